@@ -1,0 +1,2 @@
+// Package cqrs runs handlers of commands and events, many of them in one transaction.
+package cqrs

@@ -1,0 +1,76 @@
+package cqrs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNoHandler says that no handler is registered for the type in this processor.
+	ErrNoHandler = errors.New("cqrs: no handler")
+	// ErrUnknownType says that a type, or a name on the wire, is not in the catalog.
+	ErrUnknownType = errors.New("cqrs: type is not in the catalog")
+	// ErrInTransaction is returned by what waits for others when it is called inside a unit of work.
+	ErrInTransaction = errors.New("cqrs: may not wait inside a transaction")
+	// ErrDeferred is returned by a handler that will be answered later, through [Reply]. What it wrote is
+	// committed and the message is done; only the reply is still missing.
+	ErrDeferred = errors.New("cqrs: the reply is deferred")
+	// ErrNotExecuted says that a command certainly had no effect. As the reply's error it tells the sender
+	// that it may send the command again, or go without, with nothing to undo.
+	ErrNotExecuted = errors.New("cqrs: not executed")
+	// ErrNotRunning is returned by [Call] when the processor, which receives the reply, does not run.
+	ErrNotRunning = errors.New("cqrs: the processor does not run")
+	// ErrLeaseLost is returned by a [Parking] when somebody else has leased the message since.
+	ErrLeaseLost = errors.New("cqrs: lease lost")
+	// ErrPanic wraps the value of a handler's panic, and stands for its runtime.Goexit.
+	ErrPanic = errors.New("cqrs: handler panicked")
+)
+
+// A Rejection is a business refusal: "no" is the answer, not a failure. Its handler's writes are undone;
+// it is never retried; it reaches [Execute], [Call] and a saga's step as it is, across services too.
+// Where nobody waits for an answer the message becomes a dead letter at once.
+type Rejection struct {
+	Code string // stable, for programs: "sold_out"
+	Err  error  // for people; only its text crosses services. May be nil
+}
+
+// Error returns the code and, if there is one, the text.
+func (r *Rejection) Error() string {
+	if r.Err == nil {
+		return r.Code
+	}
+	return r.Code + ": " + r.Err.Error()
+}
+
+// Unwrap returns the text's error.
+func (r *Rejection) Unwrap() error { return r.Err }
+
+// Reject returns a [Rejection] as an error. Every other error is transient: retried, then a dead letter.
+func Reject(code string, err error) error { return &Rejection{Code: code, Err: err} }
+
+// AsRejection returns the [Rejection] in err's tree, or nil.
+func AsRejection(err error) *Rejection {
+	var r *Rejection
+	if errors.As(err, &r) {
+		return r
+	}
+	return nil
+}
+
+// A LaterError asks that a message be tried again after Delay. [Later] makes one.
+type LaterError struct {
+	Delay time.Duration
+	Err   error
+}
+
+// Error says when and why.
+func (e *LaterError) Error() string { return fmt.Sprintf("cqrs: try again in %s: %v", e.Delay, e.Err) }
+
+// Unwrap returns the reason.
+func (e *LaterError) Unwrap() error { return e.Err }
+
+// Later returns an error with which a handler says "not now": its writes are undone, the message and its
+// key's successors are parked durably, and it is tried again after d. No attempt is consumed.
+// A d of 0 or less means the processor's shortest backoff.
+func Later(d time.Duration, err error) error { return &LaterError{Delay: d, Err: err} }

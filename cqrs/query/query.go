@@ -1,0 +1,126 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// ErrUnanswered is returned by [Ask] when a behavior neither called the handler nor failed.
+var ErrUnanswered = errors.New("query: a behavior kept the query from its handler")
+
+// Returns is embedded in a query to name its answer:
+//
+//	type GetOrder struct {
+//		query.Returns[OrderView]
+//		ID string
+//	}
+type Returns[R any] struct{}
+
+// AnswerType exists for type inference.
+func (Returns[R]) AnswerType() (r R) { return r }
+
+// Request is a query answered by an R. Embedding [Returns] satisfies it; a generated type may
+// write the method by hand.
+type Request[R any] interface{ AnswerType() R }
+
+// A Mux finds the handler of a query. It is safe for concurrent use; make it with [NewMux].
+type Mux struct {
+	behaviors []cqrs.Behavior
+
+	mu       sync.RWMutex
+	handlers map[reflect.Type]any
+	faults   map[reflect.Type]error
+}
+
+// NewMux makes a Mux whose handlers are wrapped by behaviors, outermost first.
+func NewMux(behaviors ...cqrs.Behavior) *Mux {
+	return &Mux{
+		behaviors: append([]cqrs.Behavior(nil), behaviors...),
+		handlers:  map[reflect.Type]any{},
+		faults:    map[reflect.Type]error{},
+	}
+}
+
+// Validate joins the faults of all registrations: nil handlers and second handlers of a query.
+func (m *Mux) Validate() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var errs []error
+	for _, err := range m.faults {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Handle registers the one handler of a query. A second one is a fault, kept for [Mux.Validate] and
+// for whoever asks that query.
+func Handle[Q Request[R], R any](m *Mux, h func(context.Context, Q) (R, error)) {
+	t := reflect.TypeFor[Q]()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case h == nil:
+		m.faults[t] = fmt.Errorf("query: the handler of %v is nil", t)
+	case m.handlers[t] != nil:
+		m.faults[t] = fmt.Errorf("query: %v has two handlers", t)
+	default:
+		m.handlers[t] = func(ctx context.Context, q Request[R]) (R, error) { return h(ctx, q.(Q)) }
+	}
+}
+
+// Ask returns the handler's answer. Errors of the handler and of behaviors come back as they are;
+// a query that nobody handles gives [cqrs.ErrNoHandler].
+func Ask[R any](ctx context.Context, m *Mux, q Request[R]) (R, error) {
+	var answer R
+	h, err := find[R](m, q)
+	if err != nil {
+		return answer, err
+	}
+	if len(m.behaviors) == 0 {
+		return h(ctx, q)
+	}
+	answered := false
+	run := func(ctx context.Context) error {
+		var err error
+		answer, err = h(ctx, q)
+		answered = true
+		return err
+	}
+	d := &cqrs.Delivery{Message: q}
+	d.Envelope.Type = fmt.Sprintf("%T", q)
+	if err := m.wrap(d, run)(ctx); err != nil {
+		var zero R
+		return zero, err
+	}
+	if !answered {
+		return answer, fmt.Errorf("%w: %T", ErrUnanswered, q)
+	}
+	return answer, nil
+}
+
+func (m *Mux) wrap(d *cqrs.Delivery, run func(context.Context) error) func(context.Context) error {
+	for i := len(m.behaviors) - 1; i >= 0; i-- {
+		b, next := m.behaviors[i], run
+		run = func(ctx context.Context) error { return b(ctx, d, next) }
+	}
+	return run
+}
+
+func find[R any](m *Mux, q Request[R]) (func(context.Context, Request[R]) (R, error), error) {
+	t := reflect.TypeOf(q)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.faults[t]; err != nil {
+		return nil, err
+	}
+	h, ok := m.handlers[t].(func(context.Context, Request[R]) (R, error))
+	if !ok {
+		return nil, fmt.Errorf("query %T: %w", q, cqrs.ErrNoHandler)
+	}
+	return h, nil
+}
