@@ -1,0 +1,106 @@
+package uow
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/go-sql-driver/mysql"
+	"gorm.io/gorm"
+)
+
+type dialect string
+
+const (
+	postgres dialect = "postgres"
+	mariadb  dialect = "mysql"
+	sqlite   dialect = "sqlite"
+)
+
+func dialectOf(db *gorm.DB) (dialect, error) {
+	switch d := dialect(db.Name()); d {
+	case postgres, mariadb, sqlite:
+		return d, nil
+	default:
+		return "", fmt.Errorf("uow: dialect %q is not supported, only postgres, mysql and sqlite", d)
+	}
+}
+
+// isolation is READ COMMITTED on MySQL and MariaDB, whose default locks gaps, and the server's default elsewhere.
+func (d dialect) isolation() sql.IsolationLevel {
+	if d == mariadb {
+		return sql.LevelReadCommitted
+	}
+	return sql.LevelDefault
+}
+
+// transient reports whether err is nobody's fault, the transaction is gone, and running it again may help.
+func (d dialect) transient(err error) bool {
+	if code, ok := sqlState(err); ok {
+		return code == "40001" || code == "40P01" || strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0")
+	}
+	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
+		return e.Number == 1205 || e.Number == 1213
+	}
+	if code, ok := sqliteCode(d, err); ok {
+		return code == 5 || code == 6 // SQLITE_BUSY, SQLITE_LOCKED
+	}
+	return disconnected(err)
+}
+
+// ends reports whether a statement that failed with err ended the transaction, or may have.
+func (d dialect) ends(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || d.transient(err) {
+		return true
+	}
+	code, ok := sqliteCode(d, err)
+	if !ok {
+		return false
+	}
+	switch code { // https://sqlite.org/lang_transaction.html, section 3.2
+	case 5, 7, 9, 10, 11, 13: // BUSY, NOMEM, INTERRUPT, IOERR, CORRUPT, FULL
+		return true
+	}
+	return false
+}
+
+// refused reports whether a failed COMMIT was answered by the server, so that nothing was committed.
+func (d dialect) refused(err error) bool {
+	if code, ok := sqlState(err); ok {
+		return !strings.HasPrefix(code, "08") && !strings.HasPrefix(code, "57P0") && code != "40003"
+	}
+	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
+		return e.Number != 1053 // server shutdown in progress
+	}
+	return false
+}
+
+func disconnected(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &op)
+}
+
+func sqlState(err error) (string, bool) {
+	var e interface{ SQLState() string }
+	if errors.As(err, &e) {
+		return e.SQLState(), true
+	}
+	return "", false
+}
+
+// sqliteCode returns SQLite's primary result code.
+func sqliteCode(d dialect, err error) (int, bool) {
+	var e interface{ Code() int }
+	if d == sqlite && errors.As(err, &e) {
+		return e.Code() & 0xff, true
+	}
+	return 0, false
+}

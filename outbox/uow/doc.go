@@ -1,0 +1,54 @@
+// Package uow is the unit of work: a database transaction in the context, shared by concurrent callers.
+//
+// # The problem
+//
+// A durable commit costs a disk flush, whatever it contains. A service that gives every request and every
+// message a transaction of its own is limited by that flush, not by its work. Databases have answered this
+// for decades with group commit (DeWitt et al., 1984) below the SQL interface; this package does it above:
+// callers of [UnitOfWork.Do] that arrive while another transaction is under way share the next one, so under
+// load hundreds of functions commit together, and a lone caller waits for nobody.
+//
+// # What a caller sees
+//
+// Do behaves as if the caller had a transaction of its own:
+//
+//   - It returns nil only once the effects of fn are committed.
+//   - It returns the error of fn only once the effects of fn are undone; the neighbours commit.
+//   - A panic of fn is undone alone and goes on in the caller's goroutine, where fn ran all along.
+//   - fn that overstays [Config.PartTimeout] is cut off from the transaction; the neighbours go on without it.
+//   - A caller whose context ends while it still waits leaves. Once fn has started, the caller's context no
+//     longer matters: one client that hangs up does not abort the others.
+//   - Do inside fn joins. An error undoes the inner part alone.
+//
+// # How a part is undone alone
+//
+// Not by savepoints in the ordinary path: they halve PostgreSQL's throughput. A part that failed without having
+// changed a row (a business refusal, mostly) costs nothing: it keeps its place and what it had buffered is cut.
+// A part that failed after a write makes the transaction roll back; the others run again together, and the one
+// that failed runs again alone. So fn may run more than once, and must be safe to run again from the start:
+// it assigns its results instead of appending them, and has no effect outside the database.
+//
+// Serialization failures, deadlocks and SQLITE_BUSY are nobody's fault: the transaction is retried in smaller
+// groups, [Config.Retries] times.
+//
+// # What all parts share
+//
+// [Prepare] collects what all callers need when the transaction begins (claims of keys, say), and
+// [BeforeCommit] what all leave behind (outbox rows, stored answers), for one statement each.
+// [AfterCommit] runs once it is committed.
+//
+// # What is not guaranteed
+//
+// When the connection breaks during COMMIT its outcome is asked for (PostgreSQL: pg_xact_status). If nobody can
+// tell, Do returns [ErrOutcomeUnknown] and never runs fn again by itself.
+//
+//	failure                                   what Do does
+//	fn returns an error, no row changed       the error is returned; neighbours are not disturbed
+//	fn returns an error after a write         neighbours run again together, fn runs again alone
+//	fn panics or calls runtime.Goexit         neighbours run again together, fn does not; the panic goes on
+//	fn exceeds PartTimeout                    neighbours run again together; context.DeadlineExceeded
+//	deadlock, serialization failure, busy     all run again, in halves, with backoff
+//	connection lost before COMMIT             all run again, in halves, with backoff
+//	connection lost during COMMIT             asked for; else ErrOutcomeUnknown
+//	a BeforeCommit flush fails                halves run again until the culprit is alone; it gets the error
+package uow

@@ -1,0 +1,214 @@
+package uow
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"gorm.io/gorm"
+)
+
+type frameKey struct{}
+
+func frameOf(ctx context.Context) *frame {
+	f, _ := ctx.Value(frameKey{}).(*frame)
+	return f
+}
+
+// A frame is the share of one Do, outer or nested, in a transaction. It knows whether it changed a row.
+type frame struct {
+	tx       *transaction
+	parent   *frame
+	prepared *prepared // what was prepared when it began
+	pool     pool
+	marks    marks // what was gathered when it began
+	db       atomic.Pointer[gorm.DB]
+
+	// Guarded by tx.mu.
+	savepoint string
+	wrote     bool
+	poisoned  error // PostgreSQL: a statement failed, and nothing works until a rollback
+	over      bool
+}
+
+// frame begins a frame; parent is nil for a part.
+func (t *transaction) frame(parent *frame, p *prepared) *frame {
+	f := &frame{tx: t, parent: parent, prepared: p}
+	f.pool.f = f
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.marks = t.mark()
+	return f
+}
+
+// handle returns the frame's gorm.DB with ctx.
+func (f *frame) handle(ctx context.Context) *gorm.DB {
+	db := f.db.Load()
+	if db == nil {
+		// With a context, Session copies the statement; without, the pool would be set on the user's own handle.
+		db = f.tx.unit.db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipDefaultTransaction: true})
+		db.Statement.ConnPool = &f.pool
+		f.db.Store(db)
+	}
+	return db.Session(&gorm.Session{NewDB: true, Context: ctx})
+}
+
+// nested runs fn as a part of the frame's part.
+func (f *frame) nested(ctx context.Context, fn func(context.Context) error) error {
+	t := f.tx
+	if err := f.usable(); err != nil {
+		return err
+	}
+	p := preparedOf(ctx)
+	child := t.frame(f, p)
+	ctx = context.WithValue(ctx, frameKey{}, child)
+	returned := false
+	defer func() {
+		if !returned { // a panic or Goexit passes through
+			child.end()
+			child.undo(errBroken)
+		}
+	}()
+	err := prepareNested(ctx, p.since(f.prepared))
+	if err == nil {
+		err = fn(ctx)
+	}
+	returned = true
+	child.end()
+	if err == nil && child.sound() {
+		child.keep()
+		return child.release()
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: %w", ErrDoomed, child.failure())
+	}
+	child.undo(err)
+	return err
+}
+
+// usable says why no statement may run now.
+func (f *frame) usable() error {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	switch {
+	case f.over:
+		return errEnded
+	case f.tx.doom != nil:
+		return fmt.Errorf("%w: %w", ErrDoomed, f.tx.doom)
+	case f.poisoned != nil:
+		return fmt.Errorf("%w: %w", ErrDoomed, f.poisoned)
+	}
+	return nil
+}
+
+func (f *frame) sound() bool { return f.failure() == nil }
+
+func (f *frame) failure() error {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	if f.tx.doom != nil {
+		return f.tx.doom
+	}
+	return f.poisoned
+}
+
+// end closes the frame's handle: a goroutine that outlives fn cannot write into the neighbours' transaction.
+func (f *frame) end() {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	f.over = true
+}
+
+// keep hands what the frame did to its parent.
+func (f *frame) keep() {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	if f.parent != nil {
+		f.parent.wrote = f.parent.wrote || f.wrote
+	}
+}
+
+// undo undoes what the frame did, and reports whether the transaction can go on. If it cannot, it is ruined
+// by cause, and a later run will have savepoints.
+func (f *frame) undo(cause error) bool {
+	t := f.tx
+	t.mu.Lock()
+	t.cut(f.marks)
+	clean := !f.wrote && f.poisoned == nil
+	savepoint, doomed := f.savepoint, t.doom != nil
+	t.mu.Unlock()
+	switch {
+	case doomed:
+		return false
+	case savepoint != "":
+		return f.rollbackTo(savepoint)
+	case clean:
+		return true
+	}
+	t.ruin(&restart{cause})
+	return false
+}
+
+// restart is the cause of a transaction's end when a part of it has to be undone without a savepoint.
+type restart struct{ err error }
+
+func (r *restart) Error() string {
+	if r.err == nil {
+		return "uow: a part failed after a write"
+	}
+	return r.err.Error()
+}
+func (r *restart) Unwrap() error { return r.err }
+
+func (f *frame) rollbackTo(savepoint string) bool {
+	ctx, cancel := f.tx.unit.bounded()
+	defer cancel()
+	for _, q := range []string{"ROLLBACK TO SAVEPOINT ", "RELEASE SAVEPOINT "} {
+		if _, err := f.tx.exec.ExecContext(ctx, q+savepoint); err != nil {
+			f.tx.ruin(fmt.Errorf("uow: roll back to savepoint: %w", err))
+			return false
+		}
+	}
+	return true
+}
+
+// release drops the savepoint of a frame that succeeded; an outer one still covers it.
+func (f *frame) release() error {
+	if f.savepoint == "" {
+		return nil
+	}
+	ctx, cancel := f.tx.unit.bounded()
+	defer cancel()
+	if _, err := f.tx.exec.ExecContext(ctx, "RELEASE SAVEPOINT "+f.savepoint); err != nil {
+		f.tx.ruin(err)
+		return fmt.Errorf("uow: release savepoint: %w", err)
+	}
+	return nil
+}
+
+// protect sets the savepoints that the frame and those around it still lack, outermost first.
+// They are set as late as possible, so that a frame that only refuses costs none.
+func (f *frame) protect(ctx context.Context) error {
+	if f == nil || !f.tx.savepoints || f.savepoint != "" {
+		return nil
+	}
+	if err := f.parent.protect(ctx); err != nil {
+		return err
+	}
+	if f.parent == nil && !f.tx.many {
+		return nil // alone in its transaction: that is undone as a whole
+	}
+	f.tx.mu.Lock()
+	f.tx.names++
+	name := "uow_" + strconv.Itoa(f.tx.names)
+	f.tx.mu.Unlock()
+	if _, err := f.tx.exec.ExecContext(ctx, "SAVEPOINT "+name); err != nil {
+		f.tx.ruin(err)
+		return fmt.Errorf("uow: set savepoint: %w", err)
+	}
+	f.tx.mu.Lock()
+	f.savepoint = name
+	f.tx.mu.Unlock()
+	return nil
+}

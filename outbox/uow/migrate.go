@@ -1,0 +1,122 @@
+package uow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gorm.io/gorm"
+)
+
+// Migrate applies the numbered SQL files of a package that were not applied yet, in order, each in a transaction
+// where the database has transactional DDL (PostgreSQL and SQLite). migrations holds one folder per dialect
+// (postgres, mysql, sqlite) with files named 001_what.sql; statements end with a semicolon at the end of a line.
+// What was applied is recorded in surge_migrations. It is safe to call from several processes at once.
+// Applied files must never change.
+func Migrate(ctx context.Context, db *gorm.DB, pkg string, migrations fs.FS) error {
+	u, err := New(db, Config{MaxShare: 1, PartTimeout: -1})
+	if err != nil {
+		return err
+	}
+	files, err := fs.Glob(migrations, string(u.dialect)+"/[0-9]*_*.sql")
+	if err != nil || len(files) == 0 {
+		return errors.Join(fmt.Errorf("uow: %s has no migrations for %s", pkg, u.dialect), err)
+	}
+	slices.Sort(files)
+	unlock, err := u.lockMigrations(ctx)
+	if err != nil {
+		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
+	}
+	defer unlock()
+	err = u.Do(ctx, func(ctx context.Context) error { return DB(ctx).Exec(migrationsTable).Error })
+	if err != nil {
+		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
+	}
+	for _, f := range files {
+		if err := u.apply(ctx, pkg, migrations, f); err != nil {
+			return fmt.Errorf("uow: migrate %s: %s: %w", pkg, f, err)
+		}
+	}
+	return nil
+}
+
+const migrationsTable = `CREATE TABLE IF NOT EXISTS surge_migrations (
+	package VARCHAR(64) NOT NULL,
+	number INTEGER NOT NULL,
+	PRIMARY KEY (package, number))`
+
+func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, file string) error {
+	number, err := strconv.Atoi(strings.SplitN(path.Base(file), "_", 2)[0])
+	if err != nil {
+		return err
+	}
+	text, err := fs.ReadFile(migrations, file)
+	if err != nil {
+		return err
+	}
+	return u.Do(ctx, func(ctx context.Context) error {
+		var done int64
+		err := DB(ctx).Raw("SELECT count(*) FROM surge_migrations WHERE package = ? AND number = ?", pkg, number).
+			Row().Scan(&done)
+		if err != nil || done > 0 {
+			return err
+		}
+		for _, statement := range statements(string(text)) {
+			if _, err := DB(ctx).Statement.ConnPool.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return DB(ctx).Exec("INSERT INTO surge_migrations (package, number) VALUES (?, ?)", pkg, number).Error
+	})
+}
+
+// statements splits at semicolons that end a line; comment lines are dropped.
+func statements(text string) []string {
+	var list []string
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "--") {
+			continue
+		}
+		b.WriteString(line)
+		if strings.HasSuffix(strings.TrimSpace(line), ";") {
+			list = append(list, strings.TrimSuffix(strings.TrimSpace(b.String()), ";"))
+			b.Reset()
+		}
+	}
+	if rest := strings.TrimSpace(b.String()); rest != "" {
+		list = append(list, rest)
+	}
+	return list
+}
+
+// lockMigrations keeps other processes from migrating at the same time. SQLite needs nothing: each file checks
+// and applies under the database's one write lock.
+func (u *UnitOfWork) lockMigrations(ctx context.Context) (unlock func(), err error) {
+	const number = 7283010571 // any; the same in every process
+	lock, free := "SELECT pg_advisory_lock(?)", "SELECT pg_advisory_unlock(?)"
+	switch u.dialect {
+	case sqlite:
+		return func() {}, nil
+	case mariadb:
+		lock, free = "SELECT GET_LOCK(?, 60)", "SELECT RELEASE_LOCK(?)"
+	case postgres:
+		lock, free = strings.ReplaceAll(lock, "?", "$1"), strings.ReplaceAll(free, "?", "$1")
+	}
+	conn, err := u.sql.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.ExecContext(ctx, lock, number); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return func() {
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), free, number)
+		_ = conn.Close()
+	}, nil
+}

@@ -1,0 +1,172 @@
+package uow
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"strings"
+
+	"gorm.io/gorm"
+)
+
+// errOwner is returned by Commit and Rollback on the handle: they are not fn's to call.
+var errOwner = errors.New("uow: the unit of work commits and rolls back; return an error to undo")
+
+// A pool is the gorm.ConnPool of a frame. It sees every statement, so it knows whether the frame changed a row
+// and whether the transaction can go on.
+type pool struct{ f *frame }
+
+var (
+	_ gorm.ConnPool       = (*pool)(nil)
+	_ gorm.TxCommitter    = (*pool)(nil) // makes gorm.DB.Transaction use savepoints inside
+	_ gorm.GetDBConnector = (*pool)(nil)
+)
+
+func (p *pool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	kind := kindOf(query)
+	if err := p.before(ctx, kind); err != nil {
+		return nil, err
+	}
+	res, err := p.f.tx.exec.ExecContext(ctx, query, args...)
+	p.after(kind, err, err == nil && changed(kind, res))
+	return res, err
+}
+
+func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	kind := kindOf(query)
+	if err := p.before(ctx, kind); err != nil {
+		return nil, err
+	}
+	rows, err := p.f.tx.exec.QueryContext(ctx, query, args...)
+	p.after(kind, err, kind != read)
+	return rows, err
+}
+
+func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	kind := kindOf(query)
+	if err := p.before(ctx, kind); err != nil {
+		return errorRow(ctx, err)
+	}
+	row := p.f.tx.exec.QueryRowContext(ctx, query, args...)
+	p.after(kind, row.Err(), kind != read)
+	return row
+}
+
+// PrepareContext cannot see what the statement will do, so it counts as a write.
+func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	if err := p.before(ctx, other); err != nil {
+		return nil, err
+	}
+	stmt, err := p.f.tx.exec.PrepareContext(ctx, query)
+	p.after(other, err, true)
+	return stmt, err
+}
+
+func (p *pool) Commit() error   { return errOwner }
+func (p *pool) Rollback() error { return errOwner }
+
+// GetDBConn serves gorm.DB.DB, which migrators call.
+func (p *pool) GetDBConn() (*sql.DB, error) { return p.f.tx.unit.sql, nil }
+
+// before says why a statement may not run, and sets the savepoint it needs.
+func (p *pool) before(ctx context.Context, k kind) error {
+	if err := p.f.usable(); err != nil && (k != rollbackTo || p.f.tx.doomed()) {
+		return err
+	}
+	// A failed statement of any kind poisons a PostgreSQL transaction; elsewhere only writes need undoing.
+	if k != rollbackTo && (k != read || p.f.tx.unit.dialect == postgres) {
+		return p.f.protect(ctx)
+	}
+	return nil
+}
+
+// after notes what a statement did.
+func (p *pool) after(k kind, err error, wrote bool) {
+	t := p.f.tx
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		p.f.wrote = p.f.wrote || wrote
+		if k == rollbackTo {
+			p.f.poisoned = nil
+		}
+	case t.unit.dialect.ends(err):
+		if t.doom == nil {
+			t.doom = err
+		}
+	case t.unit.dialect == postgres:
+		p.f.poison(err)
+	}
+}
+
+// poison marks the frame, and those around it that share its savepoint's fate, as failed.
+func (f *frame) poison(err error) {
+	for ; f != nil; f = f.parent {
+		if f.poisoned == nil {
+			f.poisoned = err
+		}
+		if f.savepoint != "" {
+			return
+		}
+	}
+}
+
+// kind is what the pool knows of a statement before it runs.
+type kind int
+
+const (
+	read       kind = iota
+	change          // INSERT, UPDATE, DELETE: it wrote if rows were affected
+	rollbackTo      // ROLLBACK TO SAVEPOINT, by gorm's nested Transaction
+	other           // counts as a write
+)
+
+func kindOf(query string) kind {
+	q := strings.TrimLeft(query, " \t\r\n(")
+	for strings.HasPrefix(q, "--") || strings.HasPrefix(q, "/*") {
+		_, rest, ok := strings.Cut(q, map[bool]string{true: "\n", false: "*/"}[q[0] == '-'])
+		if !ok {
+			return other
+		}
+		q = strings.TrimLeft(rest, " \t\r\n(")
+	}
+	word := q
+	if i := strings.IndexAny(q, " \t\r\n("); i >= 0 {
+		word = q[:i]
+	}
+	switch strings.ToUpper(word) {
+	case "SELECT", "SHOW", "VALUES", "SAVEPOINT", "RELEASE":
+		return read
+	case "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE":
+		return change
+	case "ROLLBACK":
+		return rollbackTo
+	}
+	return other
+}
+
+func changed(k kind, res sql.Result) bool {
+	if k == read || k == rollbackTo {
+		return false
+	}
+	if k == change {
+		if n, err := res.RowsAffected(); err == nil {
+			return n > 0
+		}
+	}
+	return true
+}
+
+// errorRow returns a Row that carries err; only database/sql can make one.
+func errorRow(ctx context.Context, err error) *sql.Row {
+	db := sql.OpenDB(failing{err})
+	defer func() { _ = db.Close() }()
+	return db.QueryRowContext(ctx, "")
+}
+
+type failing struct{ err error }
+
+func (f failing) Connect(context.Context) (driver.Conn, error) { return nil, f.err }
+func (f failing) Driver() driver.Driver                        { return nil }

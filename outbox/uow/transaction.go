@@ -1,0 +1,178 @@
+package uow
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+var (
+	errHung   = fmt.Errorf("uow: fn exceeded Config.PartTimeout: %w", context.DeadlineExceeded)
+	errBroken = errors.New("uow: fn did not return")
+	errEnded  = fmt.Errorf("%w: it has ended", ErrNoTransaction)
+)
+
+// A transaction is one database transaction and what its parts gathered.
+type transaction struct {
+	unit *UnitOfWork
+	conn *sql.Conn
+	tx   *sql.Tx // nil on SQLite, where BEGIN IMMEDIATE is ours to say
+	exec gorm.ConnPool
+
+	savepoints bool // failed frames are rolled back to a savepoint
+	many       bool // parts share it
+	names      int  // savepoints so far
+
+	mu      sync.Mutex // fn may use its transaction from several goroutines
+	doom    error      // why it can only roll back
+	gathers map[any]gather
+	order   []any
+	after   []func()
+}
+
+// begin starts a transaction: READ COMMITTED where there is a choice, BEGIN IMMEDIATE on SQLite, so that a reader
+// never has to become a writer half-way.
+func (u *UnitOfWork) begin(savepoints, many bool) (*transaction, error) {
+	ctx, cancel := u.bounded()
+	defer cancel()
+	conn, err := u.sql.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("uow: begin: %w", err)
+	}
+	t := &transaction{unit: u, conn: conn, exec: conn, savepoints: savepoints, many: many}
+	if u.dialect != sqlite {
+		// The context of BeginTx would roll the transaction back when it ends, COMMIT included.
+		t.tx, err = conn.BeginTx(context.Background(), &sql.TxOptions{Isolation: u.dialect.isolation()})
+		t.exec = t.tx
+	} else {
+		err = t.beginImmediate(ctx)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("uow: begin: %w", err)
+	}
+	return t, nil
+}
+
+func (t *transaction) beginImmediate(ctx context.Context) error {
+	if t.unit.busy {
+		if _, err := t.conn.ExecContext(ctx, "PRAGMA busy_timeout=5000"); err != nil {
+			return err
+		}
+	}
+	_, err := t.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+	return err
+}
+
+func (u *UnitOfWork) bounded() (context.Context, context.CancelFunc) {
+	if u.cfg.PartTimeout < 0 {
+		return context.WithCancel(context.Background())
+	}
+	return context.WithTimeout(context.Background(), u.cfg.PartTimeout)
+}
+
+func (t *transaction) close() { _ = t.conn.Close() }
+
+// rollback undoes everything. A connection on which that fails is not used again.
+func (t *transaction) rollback() {
+	var err error
+	if t.tx != nil {
+		err = t.tx.Rollback()
+	} else {
+		_, err = t.conn.ExecContext(context.Background(), "ROLLBACK")
+	}
+	if err != nil && !errors.Is(err, sql.ErrTxDone) {
+		t.discard()
+	}
+}
+
+func (t *transaction) discard() {
+	_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
+}
+
+// commit makes everything durable, or finds out whether it did.
+func (t *transaction) commit() error {
+	if t.tx == nil {
+		_, err := t.conn.ExecContext(context.Background(), "COMMIT")
+		if err != nil {
+			t.rollback()
+			return fmt.Errorf("uow: commit: %w", err)
+		}
+		return nil
+	}
+	xid, err := t.xid()
+	if err != nil {
+		t.rollback()
+		return err
+	}
+	err = t.tx.Commit()
+	switch {
+	case err == nil:
+		return nil
+	case t.unit.dialect.refused(err):
+		return fmt.Errorf("uow: commit: %w", err)
+	}
+	t.discard()
+	return t.unit.findOut(xid, err)
+}
+
+// xid returns PostgreSQL's name for this transaction, by which its outcome can be asked for; "" when it wrote
+// nothing, or elsewhere.
+func (t *transaction) xid() (string, error) {
+	if t.unit.dialect != postgres {
+		return "", nil
+	}
+	var xid sql.NullString
+	ctx, cancel := t.unit.bounded()
+	defer cancel()
+	err := t.tx.QueryRowContext(ctx, "SELECT pg_current_xact_id_if_assigned()::text").Scan(&xid)
+	if err != nil {
+		return "", fmt.Errorf("uow: commit: %w", err)
+	}
+	return xid.String, nil
+}
+
+// findOut asks, on another connection, what became of a COMMIT without an answer. While the old server process
+// still holds the transaction it waits, about five seconds in all.
+func (u *UnitOfWork) findOut(xid string, lost error) error {
+	if xid == "" {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, lost)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for try := 0; ctx.Err() == nil; try++ {
+		var status sql.NullString
+		err := u.sql.QueryRowContext(ctx, "SELECT pg_xact_status($1::xid8)", xid).Scan(&status)
+		switch {
+		case err == nil && status.String == "committed":
+			return nil
+		case err == nil && status.String == "aborted":
+			return fmt.Errorf("uow: commit: %w: %w", driver.ErrBadConn, lost)
+		}
+		backoff(try)
+	}
+	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, lost)
+}
+
+// ruin notes why the transaction can only roll back. The first cause stands.
+func (t *transaction) ruin(cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.doom == nil {
+		t.doom = cause
+	}
+}
+
+func (t *transaction) cause() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.doom
+}
+
+func (t *transaction) doomed() bool { return t.cause() != nil }
