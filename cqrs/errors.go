@@ -11,13 +11,18 @@ var (
 	ErrNoHandler = errors.New("cqrs: no handler")
 	// ErrUnknownType says that a type, or a name on the wire, is not in the catalog.
 	ErrUnknownType = errors.New("cqrs: type is not in the catalog")
+	// ErrNewerVersion says that a message was written by a newer version than the catalog knows. It waits, parked,
+	// for the deploy that understands it.
+	ErrNewerVersion = errors.New("cqrs: message of a newer version")
+	// ErrUndecodable says that a payload is not what its type says. The message becomes a dead letter at once.
+	ErrUndecodable = errors.New("cqrs: cannot decode")
 	// ErrInTransaction is returned by what waits for others when it is called inside a unit of work.
 	ErrInTransaction = errors.New("cqrs: may not wait inside a transaction")
 	// ErrDeferred is returned by a handler that will be answered later, through [Reply]. What it wrote is
 	// committed and the message is done; only the reply is still missing.
 	ErrDeferred = errors.New("cqrs: the reply is deferred")
-	// ErrNotExecuted says that a command certainly had no effect. As the reply's error it tells the sender
-	// that it may send the command again, or go without, with nothing to undo.
+	// ErrNotExecuted says that a command certainly had no effect: it may be sent again, or left, with nothing to
+	// undo. A handler that returns it is committed (it may have noted that it refused) and answered so.
 	ErrNotExecuted = errors.New("cqrs: not executed")
 	// ErrNotRunning is returned by [Call] when the processor, which receives the reply, does not run.
 	ErrNotRunning = errors.New("cqrs: the processor does not run")
