@@ -104,7 +104,7 @@ func (u *UnitOfWork) lockMigrations(ctx context.Context) (unlock func(), err err
 	case sqlite:
 		return func() {}, nil
 	case mariadb:
-		lock, free = "SELECT GET_LOCK(?, 60)", "SELECT RELEASE_LOCK(?)"
+		lock, free = "SELECT GET_LOCK(CAST(? AS CHAR), 60)", "SELECT RELEASE_LOCK(CAST(? AS CHAR))"
 	case postgres:
 		lock, free = strings.ReplaceAll(lock, "?", "$1"), strings.ReplaceAll(free, "?", "$1")
 	}
