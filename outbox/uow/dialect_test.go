@@ -1,0 +1,125 @@
+package uow_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/go-sql-driver/mysql"
+	"gorm.io/gorm"
+
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+type state string
+
+func (s state) Error() string    { return string(s) }
+func (s state) SQLState() string { return string(s) }
+
+type code int
+
+func (c code) Error() string { return fmt.Sprint(int(c)) }
+func (c code) Code() int     { return int(c) }
+
+func TestClassification(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		dialect            string
+		err                error
+		transient, refused bool
+	}{
+		{"postgres", state("40001"), true, true},
+		{"postgres", state("40P01"), true, true},
+		{"postgres", state("57P01"), true, false},
+		{"postgres", state("08006"), true, false},
+		{"postgres", state("23505"), false, true},
+		{"mysql", &mysql.MySQLError{Number: 1213}, true, true},
+		{"mysql", &mysql.MySQLError{Number: 1205}, true, true},
+		{"mysql", &mysql.MySQLError{Number: 1062}, false, true},
+		{"mysql", mysql.ErrInvalidConn, true, false},
+		{"sqlite", code(5 | 2<<8), true, false},
+		{"sqlite", code(19), false, false},
+		{"postgres", code(5), false, false},
+		{"postgres", driver.ErrBadConn, true, false},
+		{"postgres", context.Canceled, false, false},
+		{"postgres", errors.New("own"), false, false},
+	} {
+		err := fmt.Errorf("wrapped: %w", c.err)
+		if got := uow.Transient(c.dialect, err); got != c.transient {
+			t.Errorf("%s %v: transient %v", c.dialect, c.err, got)
+		}
+		if got := uow.Refused(c.dialect, err); got != c.refused {
+			t.Errorf("%s %v: refused %v", c.dialect, c.err, got)
+		}
+	}
+}
+
+func TestKindOfStatement(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{
+		"SELECT 1 FOR UPDATE":               "r",
+		" \n(select 1) UNION (select 2)":    "r",
+		"-- note\n/* more */ INSERT INTO x": "c",
+		"update x set y = 1":                "c",
+		"WITH a AS (INSERT …) SELECT 1":     "o",
+		"CREATE TABLE x (y INT)":            "o",
+		"ROLLBACK TO SAVEPOINT sp1":         "b",
+		"/* never ends":                     "o",
+		"":                                  "o",
+	} {
+		if got := uow.KindOf(query); got != want {
+			t.Errorf("%q is %s, want %s", query, got, want)
+		}
+	}
+}
+
+func FuzzKindOfStatement(f *testing.F) {
+	f.Add("/* a */ SELECT 1")
+	f.Add("--")
+	f.Fuzz(func(t *testing.T, query string) {
+		if uow.KindOf("INSERT "+query) != "c" || uow.KindOf(query) == "" {
+			t.Error(query)
+		}
+	})
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	files := fstest.MapFS{}
+	for _, d := range []string{"sqlite", "postgres", "mysql"} {
+		files[d+"/001_first.sql"] = &fstest.MapFile{Data: []byte(
+			"-- items; and more\nCREATE TABLE items (\n  id INTEGER PRIMARY KEY,\n  n INTEGER\n);\n" +
+				"INSERT INTO items (id, n) VALUES (1, 0);\n")}
+		files[d+"/002_second.sql"] = &fstest.MapFile{Data: []byte("INSERT INTO items (id, n) VALUES (2, 0)")}
+	}
+	onEach(t, func(t *testing.T, db *gorm.DB) {
+		var wg sync.WaitGroup
+		for range 4 { // replicas that start together
+			wg.Go(func() {
+				if err := uow.Migrate(t.Context(), db, "test", files); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := count(t, db, "1 = 1"); got != 2 {
+			t.Errorf("%d rows, want 2", got)
+		}
+		if err := uow.Migrate(t.Context(), db, "empty", fstest.MapFS{}); err == nil {
+			t.Error("a package without migrations was accepted")
+		}
+	})
+}
+
+func TestStatements(t *testing.T) {
+	t.Parallel()
+	got := uow.Statements("-- c;\nA ';' b;\n\nC\n  d;\nE")
+	if !slices.Equal(got, []string{"A ';' b", "C\n  d", "E"}) {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,22 @@
+package uow
+
+// Waiting returns how many callers wait for a transaction.
+func Waiting(u *UnitOfWork) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.queue)
+}
+
+// Transient exposes the classification of errors on a dialect.
+func Transient(name string, err error) bool { return dialect(name).transient(err) }
+
+// Refused exposes the classification of a failed COMMIT.
+func Refused(name string, err error) bool { return dialect(name).refused(err) }
+
+// Statements exposes how migrations are split.
+var Statements = statements
+
+// KindOf exposes how statements are told apart: r(ead), c(hange), b(ack) or o(ther).
+func KindOf(query string) string {
+	return map[kind]string{read: "r", change: "c", rollbackTo: "b", other: "o"}[kindOf(query)]
+}
