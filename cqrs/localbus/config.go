@@ -14,7 +14,7 @@ const (
 	defaultDrain      = 250 * time.Millisecond
 
 	minBackoff = time.Millisecond
-	maxBackoff = time.Second
+	maxBackoff = 100 * time.Millisecond
 
 	// outBuffer bounds a subscription's channel: enough that a batch is read without a switch of
 	// goroutines per message, few enough that what a leaving subscriber has not read is cheap to take back.
@@ -45,7 +45,7 @@ type Config struct {
 	Wait time.Duration
 
 	// Attempts is how often a message is delivered to a group that nacks it before Publish returns
-	// [ErrNacked]; 0 means 16. Redeliveries wait 1 ms, doubling up to 1 s: about 8 s altogether.
+	// [ErrNacked]; 0 means 16. Redeliveries wait 1 ms, doubling up to 100 ms: about a second altogether.
 	Attempts int
 
 	// Drain is how long the acks of a subscriber that left are still awaited before its unacked messages

@@ -39,7 +39,7 @@
 //
 //	no group reads the topic            ErrNoReader, or dropped with Config.Discard
 //	a group has no subscriber           Publish waits, then ErrAbsent
-//	a message is nacked                 delivered again after 1 ms to 1 s, at last ErrNacked
+//	a message is nacked                 delivered again after 1 to 100 ms, at last ErrNacked
 //	a subscriber leaves without acking  the next one gets its messages after Config.Drain
 //	a consumer hangs                    Publish waits until the message's context ends
 //	the bus is closed                   ErrClosed
