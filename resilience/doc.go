@@ -1,0 +1,2 @@
+// Package resilience composes retry, breaker, timeout and the like around a call.
+package resilience
