@@ -1,0 +1,4 @@
+package idempotency
+
+// An Attempt is one run under a lease.
+type Attempt struct{}

@@ -1,0 +1,2 @@
+// Package idempotency makes a request that arrives twice happen once.
+package idempotency
