@@ -83,7 +83,7 @@ func TestRule01_RefusalWithoutWriteCostsNothing(t *testing.T) {
 			t.Errorf("refused parts left %v behind", flushed)
 		}
 		if got := count(t, db, "id >= 10"); got != 2 {
-			t.Errorf("%d neighbours committed, want 2", got)
+			t.Errorf("%d neighbors committed, want 2", got)
 		}
 	})
 }
@@ -119,13 +119,13 @@ func TestRule01_FailureAfterWriteUndoesOnlyItself(t *testing.T) {
 			}
 		}
 		if count(t, db, "1 = 1") != 7 || count(t, db, "id = 3") != 0 {
-			t.Error("the failed part's row is there, or a neighbour's is not")
+			t.Error("the failed part's row is there, or a neighbor's is not")
 		}
 		if len(flushed) != 7 {
 			t.Errorf("flushed %v, want all but 3", flushed)
 		}
 		if runs[3].Load() != 2 {
-			t.Errorf("the part that failed ran %d times, want once with its neighbours and once alone", runs[3].Load())
+			t.Errorf("the part that failed ran %d times, want once with its neighbors and once alone", runs[3].Load())
 		}
 	})
 }
@@ -223,11 +223,11 @@ func TestPanicGoesOnInItsCallerAlone(t *testing.T) {
 		t.Errorf("%v", errs)
 	}
 	if count(t, db, "1 = 1") != 2 {
-		t.Error("the neighbours' rows alone should be there")
+		t.Error("the neighbors' rows alone should be there")
 	}
 }
 
-// A hung fn is cut off from the transaction; the neighbours go on, and its late statement is refused.
+// A hung fn is cut off from the transaction; the neighbors go on, and its late statement is refused.
 func TestRule06_HungPart(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *gorm.DB) {
@@ -235,7 +235,7 @@ func TestRule06_HungPart(t *testing.T) {
 		release := make(chan struct{})
 		late := make(chan error, 1)
 		var once sync.Once
-		neighbour := func(id int) func(context.Context) error {
+		neighbor := func(id int) func(context.Context) error {
 			return func(ctx context.Context) error {
 				if id == 3 {
 					once.Do(func() { time.AfterFunc(time.Second, func() { close(release) }) })
@@ -243,7 +243,7 @@ func TestRule06_HungPart(t *testing.T) {
 				return insert(ctx, id)
 			}
 		}
-		errs := together(t, u, neighbour(1),
+		errs := together(t, u, neighbor(1),
 			func(ctx context.Context) error {
 				if err := insert(ctx, 2); err != nil {
 					return err
@@ -251,7 +251,7 @@ func TestRule06_HungPart(t *testing.T) {
 				<-release
 				late <- insert(context.WithoutCancel(ctx), 5)
 				return nil
-			}, neighbour(3))
+			}, neighbor(3))
 		if errs[0] != nil || errs[2] != nil || !errors.Is(errs[1], context.DeadlineExceeded) {
 			t.Errorf("%v", errs)
 		}
@@ -259,7 +259,7 @@ func TestRule06_HungPart(t *testing.T) {
 			t.Errorf("late statement: %v", err)
 		}
 		if count(t, db, "1 = 1") != 2 {
-			t.Error("want the neighbours' rows and no other")
+			t.Error("want the neighbors' rows and no other")
 		}
 	})
 }

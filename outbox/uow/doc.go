@@ -13,9 +13,9 @@
 // Do behaves as if the caller had a transaction of its own:
 //
 //   - It returns nil only once the effects of fn are committed.
-//   - It returns the error of fn only once the effects of fn are undone; the neighbours commit.
+//   - It returns the error of fn only once the effects of fn are undone; the neighbors commit.
 //   - A panic of fn is undone alone and goes on in the caller's goroutine, where fn ran all along.
-//   - fn that overstays [Config.PartTimeout] is cut off from the transaction; the neighbours go on without it.
+//   - fn that overstays [Config.PartTimeout] is cut off from the transaction; the neighbors go on without it.
 //   - A caller whose context ends while it still waits leaves. Once fn has started, the caller's context no
 //     longer matters: one client that hangs up does not abort the others.
 //   - Do inside fn joins. An error undoes the inner part alone.
@@ -43,10 +43,10 @@
 // tell, Do returns [ErrOutcomeUnknown] and never runs fn again by itself.
 //
 //	failure                                   what Do does
-//	fn returns an error, no row changed       the error is returned; neighbours are not disturbed
-//	fn returns an error after a write         neighbours run again together, fn runs again alone
-//	fn panics or calls runtime.Goexit         neighbours run again together, fn does not; the panic goes on
-//	fn exceeds PartTimeout                    neighbours run again together; context.DeadlineExceeded
+//	fn returns an error, no row changed       the error is returned; neighbors are not disturbed
+//	fn returns an error after a write         neighbors run again together, fn runs again alone
+//	fn panics or calls runtime.Goexit         neighbors run again together, fn does not; the panic goes on
+//	fn exceeds PartTimeout                    neighbors run again together; context.DeadlineExceeded
 //	deadlock, serialization failure, busy     all run again, in halves, with backoff
 //	connection lost before COMMIT             all run again, in halves, with backoff
 //	connection lost during COMMIT             asked for; else ErrOutcomeUnknown

@@ -16,7 +16,7 @@ func Refused(name string, err error) bool { return dialect(name).refused(err) }
 // Statements exposes how migrations are split.
 var Statements = statements
 
-// KindOf exposes how statements are told apart: r(ead), c(hange), b(ack) or o(ther).
+// KindOf exposes how statements are told apart: r for read, c for change, b for back, o for other.
 func KindOf(query string) string {
 	return map[kind]string{read: "r", change: "c", rollbackTo: "b", other: "o"}[kindOf(query)]
 }

@@ -113,7 +113,7 @@ func (f *frame) failure() error {
 	return f.poisoned
 }
 
-// end closes the frame's handle: a goroutine that outlives fn cannot write into the neighbours' transaction.
+// end closes the frame's handle: a goroutine that outlives fn cannot write into the neighbors' transaction.
 func (f *frame) end() {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()

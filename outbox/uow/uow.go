@@ -48,10 +48,10 @@ type Config struct {
 func (c Config) Validate() error {
 	var faults []error
 	if c.MaxShare < 0 {
-		faults = append(faults, fmt.Errorf("uow: Config.MaxShare is %d, at least 1 is needed (0 for the default)", c.MaxShare))
+		faults = append(faults, fmt.Errorf("uow: Config.MaxShare is %d, want 1 or more (0: default)", c.MaxShare))
 	}
 	if c.Writers < 0 {
-		faults = append(faults, fmt.Errorf("uow: Config.Writers is %d, at least 1 is needed (0 for the default)", c.Writers))
+		faults = append(faults, fmt.Errorf("uow: Config.Writers is %d, want 1 or more (0: default)", c.Writers))
 	}
 	if c.Linger < 0 {
 		faults = append(faults, fmt.Errorf("uow: Config.Linger is %v, it may not be negative", c.Linger))
