@@ -40,16 +40,17 @@ CREATE TABLE cqrs_dead (
 	KEY cqrs_dead_age (died_at)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-CREATE TABLE cqrs_dead_log (
+CREATE TABLE cqrs_operator_log (
 	seq    BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
-	grp    VARCHAR(120) NOT NULL,
+	kind   VARCHAR(10)  NOT NULL,
+	grp    VARCHAR(200) NOT NULL,
 	id     VARCHAR(200) NOT NULL,
 	action VARCHAR(20)  NOT NULL,
 	actor  VARCHAR(200) NOT NULL,
 	reason TEXT         NOT NULL,
 	at     BIGINT       NOT NULL,
-	KEY cqrs_dead_log_id (grp, id, seq),
-	KEY cqrs_dead_log_age (at)
+	KEY cqrs_operator_log_id (kind, grp, id, seq),
+	KEY cqrs_operator_log_age (at)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE cqrs_effects (

@@ -43,9 +43,10 @@ CREATE TABLE cqrs_dead (
 
 CREATE INDEX cqrs_dead_age ON cqrs_dead (died_at);
 
-CREATE TABLE cqrs_dead_log (
+CREATE TABLE cqrs_operator_log (
 	seq    BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	grp    VARCHAR(120) NOT NULL,
+	kind   VARCHAR(10)  NOT NULL,
+	grp    VARCHAR(200) NOT NULL,
 	id     VARCHAR(200) NOT NULL,
 	action VARCHAR(20)  NOT NULL,
 	actor  VARCHAR(200) NOT NULL,
@@ -53,9 +54,9 @@ CREATE TABLE cqrs_dead_log (
 	at     BIGINT       NOT NULL
 );
 
-CREATE INDEX cqrs_dead_log_id ON cqrs_dead_log (grp, id, seq);
+CREATE INDEX cqrs_operator_log_id ON cqrs_operator_log (kind, grp, id, seq);
 
-CREATE INDEX cqrs_dead_log_age ON cqrs_dead_log (at);
+CREATE INDEX cqrs_operator_log_age ON cqrs_operator_log (at);
 
 CREATE TABLE cqrs_effects (
 	id         VARCHAR(40)  PRIMARY KEY,

@@ -43,8 +43,9 @@ CREATE TABLE cqrs_dead (
 
 CREATE INDEX cqrs_dead_age ON cqrs_dead (died_at);
 
-CREATE TABLE cqrs_dead_log (
+CREATE TABLE cqrs_operator_log (
 	seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+	kind   TEXT NOT NULL,
 	grp    TEXT NOT NULL,
 	id     TEXT NOT NULL,
 	action TEXT  NOT NULL,
@@ -53,9 +54,9 @@ CREATE TABLE cqrs_dead_log (
 	at     INTEGER       NOT NULL
 );
 
-CREATE INDEX cqrs_dead_log_id ON cqrs_dead_log (grp, id, seq);
+CREATE INDEX cqrs_operator_log_id ON cqrs_operator_log (kind, grp, id, seq);
 
-CREATE INDEX cqrs_dead_log_age ON cqrs_dead_log (at);
+CREATE INDEX cqrs_operator_log_age ON cqrs_operator_log (at);
 
 CREATE TABLE cqrs_effects (
 	id         TEXT  PRIMARY KEY,

@@ -1,0 +1,162 @@
+package cqrs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// A batch is what a lane does in one transaction. The unit of work may run it more than once; each run starts anew.
+type batch struct {
+	l       *lane
+	r       *runner
+	p       *Processor
+	items   []*item
+	blocked map[string]bool // queues whose later messages are left out
+}
+
+func (b *batch) run(ctx context.Context, locks []string) error {
+	b.blocked = map[string]bool{}
+	for _, it := range b.items {
+		it.reset()
+	}
+	if err := b.claim(ctx); err != nil {
+		return fmt.Errorf("cqrs: claim messages: %w", err)
+	}
+	if err := b.joinQueues(ctx); err != nil {
+		return fmt.Errorf("cqrs: look up parked queues: %w", err)
+	}
+	if len(locks) > 0 && b.p.cfg.Locker != nil {
+		if err := b.p.cfg.Locker.Lock(ctx, locks); err != nil {
+			return fmt.Errorf("cqrs: lock: %w", err)
+		}
+	}
+	for _, w := range b.waves() {
+		b.wave(ctx, w)
+	}
+	return b.settle(ctx)
+}
+
+// locks is the union of what the messages declare, sorted.
+func (b *batch) locks() []string {
+	var names []string
+	for _, it := range b.items {
+		if it.verdict != nil || it.d.Message == nil {
+			continue
+		}
+		for _, h := range it.route.handlers {
+			if h.locks != nil {
+				names = append(names, h.locks(it.d.Message)...)
+			}
+		}
+	}
+	return lockNames(names)
+}
+
+// claim asks the inbox, in one statement, which of the fresh messages are new.
+func (b *batch) claim(ctx context.Context) error {
+	if b.p.cfg.Inbox == nil {
+		return nil
+	}
+	first := make(map[string]*item, len(b.items))
+	ids := make([]string, 0, len(b.items))
+	for _, it := range b.items {
+		id := it.d.Envelope.ID
+		if it.parked != nil || id == "" {
+			continue
+		}
+		if first[id] != nil {
+			it.fate = duplicate
+			continue
+		}
+		first[id] = it
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	slices.Sort(ids)
+	fresh, err := b.p.cfg.Inbox.Claim(ctx, b.p.group, ids)
+	if err != nil {
+		return err
+	}
+	if len(fresh) != len(ids) {
+		return fmt.Errorf("the inbox answered for %d of %d messages", len(fresh), len(ids))
+	}
+	for i, id := range ids {
+		if !fresh[i] {
+			first[id].fate = duplicate
+		}
+	}
+	return nil
+}
+
+// joinQueues puts fresh messages of parked queues behind what is there.
+func (b *batch) joinQueues(ctx context.Context) error {
+	if b.p.cfg.Parking == nil {
+		return nil
+	}
+	var queues []string
+	for _, it := range b.items {
+		if it.fate == undecided && it.parked == nil && it.queue != "" && !it.skip {
+			queues = append(queues, it.queue)
+		}
+	}
+	if queues = lockNames(queues); len(queues) == 0 {
+		return nil
+	}
+	parked, err := b.p.cfg.Parking.Parked(ctx, b.p.group, queues)
+	if err != nil {
+		return err
+	}
+	if len(parked) != len(queues) {
+		return fmt.Errorf("the store answered for %d of %d queues", len(parked), len(queues))
+	}
+	waiting := make(map[string]bool, len(queues))
+	for i, q := range queues {
+		waiting[q] = parked[i]
+	}
+	for _, it := range b.items {
+		if it.fate == undecided && it.parked == nil && !it.skip && waiting[it.queue] {
+			it.fate = behind
+		}
+	}
+	return nil
+}
+
+// A wave is a run of messages that go to the same handlers and do not depend on each other's outcome,
+// except those of one queue, which are in order.
+type wave struct {
+	route *route // nil: a message with a verdict, or one that runs alone
+	items []*item
+}
+
+// waves groups messages by handlers, so that batch handlers see many at once. A message joins the earliest wave of
+// its handlers that is not before a message of its queue.
+func (b *batch) waves() []*wave {
+	var all []*wave
+	last := map[string]int{} // queue → index of the wave of its last message
+	open := map[*route]int{} // route → index of its last wave
+	for _, it := range b.items {
+		if it.fate != undecided {
+			continue
+		}
+		rt := it.route
+		if it.verdict != nil || it.later > 0 || it.single || it.skip {
+			rt = nil
+		}
+		i, ok := open[rt]
+		if rt == nil || !ok || (it.queue != "" && last[it.queue] > i) {
+			i = len(all)
+			all = append(all, &wave{route: rt})
+			if rt != nil {
+				open[rt] = i
+			}
+		}
+		all[i].items = append(all[i].items, it)
+		if it.queue != "" {
+			last[it.queue] = i
+		}
+	}
+	return all
+}

@@ -1,0 +1,109 @@
+package effect
+
+import "time"
+
+// A lane is one effect's queue in memory. All of it is guarded by the runner's mutex.
+type lane struct {
+	name    string
+	timeout time.Duration
+	caller  caller
+
+	queue   []*Record
+	calling int // outside
+	busy    int // outside, or settling
+
+	// While the provider cannot be reached, one call at a time finds out whether it can again.
+	until   time.Time // no calls before
+	probing bool
+	timer   *time.Timer
+}
+
+func (l *lane) paused() bool { return time.Now().Before(l.until) }
+
+// clear forgets what waits; the store still has it.
+func (l *lane) clear() {
+	l.queue = nil
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}
+
+// push queues an intent that this runner holds.
+func (r *Runner) push(rec *Record) {
+	rec.expires = time.Now().Add(rec.Keep)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.lanes[rec.Name]
+	if l == nil || r.stopped || rec.Owner != r.owner {
+		return // it stays in the store, until the lease of its owner ends
+	}
+	l.queue = append(l.queue, rec)
+	r.dispatch(l)
+}
+
+// dispatch starts what may be started, with r.mu held.
+func (r *Runner) dispatch(l *lane) {
+	if !r.alive() || r.stopped {
+		return
+	}
+	for len(l.queue) > 0 && r.free(l) {
+		rec := l.queue[0]
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		l.calling++
+		l.busy++
+		r.launch(l, rec)
+	}
+	if len(l.queue) > 0 && l.paused() && l.timer == nil {
+		l.timer = time.AfterFunc(time.Until(l.until), func() { r.resume(l) })
+	}
+}
+
+// settling is how many results may wait for their commit, as a multiple of the calls.
+const settling = 4
+
+func (r *Runner) free(l *lane) bool {
+	limit := r.cfg.Concurrency
+	if l.probing {
+		limit = 1
+	}
+	return !l.paused() && l.calling < limit && l.busy < settling*r.cfg.Concurrency
+}
+
+func (r *Runner) resume(l *lane) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.timer = nil
+	r.dispatch(l)
+	r.wake()
+}
+
+// called ends a call. If it was refused before it left, the lane pauses and the intent waits for its turn
+// again, at the end of the queue: one that is always refused must not be the only probe.
+func (r *Runner) called(l *lane, rec *Record, refused bool, pause time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.calling--
+	if !refused {
+		l.probing = false
+		r.dispatch(l)
+		return
+	}
+	l.busy--
+	l.probing = true
+	if until := time.Now().Add(pause); until.After(l.until) {
+		l.until = until
+	}
+	if !r.stopped && rec.Owner == r.owner {
+		l.queue = append(l.queue, rec)
+	}
+	r.dispatch(l)
+}
+
+func (r *Runner) done(l *lane) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.busy--
+	r.dispatch(l)
+}

@@ -1,0 +1,96 @@
+package cqrs
+
+import "time"
+
+// held keeps messages that wait for their next try unacknowledged in memory, where there is no [Parking].
+// It belongs to one lane and is not safe for concurrent use.
+type held struct{ queues map[string]*heldQueue }
+
+type heldQueue struct {
+	due   time.Time
+	items []*item
+}
+
+// heldKey gives a message without key a queue of its own.
+func heldKey(it *item) string {
+	if it.queue == "" {
+		return "\x00" + it.d.Envelope.ID
+	}
+	return it.queue
+}
+
+// hold keeps items, failed ones and those behind them, in front of what their queues already have.
+func (h *held) hold(items []*item) {
+	front := map[string][]*item{}
+	now := time.Now()
+	for _, it := range items {
+		k := heldKey(it)
+		front[k] = append(front[k], it)
+	}
+	for k, its := range front {
+		q := h.queues[k]
+		if q == nil {
+			q = &heldQueue{}
+			h.queues[k] = q
+		}
+		q.items = append(its, q.items...)
+		q.due = now.Add(its[0].delay)
+	}
+}
+
+// follows keeps a message whose queue is held.
+func (h *held) follows(it *item) bool {
+	if len(h.queues) == 0 || it.queue == "" {
+		return false
+	}
+	q := h.queues[it.queue]
+	if q == nil {
+		return false
+	}
+	q.items = append(q.items, it)
+	return true
+}
+
+// due takes up to limit messages whose time has come, queue by queue, in order.
+func (h *held) due(limit int) []*item {
+	if len(h.queues) == 0 {
+		return nil
+	}
+	var batch []*item
+	now := time.Now()
+	for k, q := range h.queues {
+		if q.due.After(now) {
+			continue
+		}
+		n := min(limit-len(batch), len(q.items))
+		batch = append(batch, q.items[:n]...)
+		if q.items = q.items[n:]; len(q.items) == 0 {
+			delete(h.queues, k)
+		}
+		if len(batch) == limit {
+			break
+		}
+	}
+	return batch
+}
+
+// wait says how long it is to the next due message.
+func (h *held) wait() (d time.Duration, any bool) {
+	var first time.Time
+	for _, q := range h.queues {
+		if !any || q.due.Before(first) {
+			first, any = q.due, true
+		}
+	}
+	return max(0, time.Until(first)), any
+}
+
+// nackAll gives everything back, to be delivered again.
+func (h *held) nackAll() {
+	for _, q := range h.queues {
+		for _, it := range q.items {
+			it.release()
+		}
+	}
+	clear(h.queues)
+}

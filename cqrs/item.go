@@ -1,0 +1,169 @@
+package cqrs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// fate is what a transaction decided about a message.
+type fate int
+
+const (
+	undecided fate = iota
+	handled
+	skipped   // nobody's business in this group
+	duplicate // the inbox knows it
+	behind    // an earlier one of its queue is not done
+	retried   // failed; again after a delay
+	dead      // failed for good
+)
+
+// An item is a message in a lane: fresh from a subscriber, or parked before.
+type item struct {
+	d      *Delivery
+	msg    *message.Message // nil: parked
+	parked *Parked          // nil: fresh
+	done   *sync.WaitGroup  // of the worker that leased it
+	route  *route
+	queue  string // what keeps order; "" for a message without key
+
+	ready   bool  // looked at once: decoded, or has a verdict
+	verdict error // why its handlers are not even called
+	skip    bool  // nobody's business
+	later   time.Duration
+	single  bool // runs alone: its batch handler may have ended the goroutine
+	settled bool
+	tries   int // runs that failed, of a message that is retried from memory
+
+	// Set anew by every run of the transaction.
+	fate    fate
+	err     error
+	delay   time.Duration
+	counts  bool // the failure consumes an attempt
+	blocks  bool // a dead letter that its queue waits for
+	refused bool
+}
+
+func (r *runner) item(topic string, m *message.Message) *item {
+	d := &Delivery{Envelope: EnvelopeFrom(m), Topic: topic, Payload: m.Payload, Metadata: m.Metadata}
+	it := &item{d: d, msg: m, queue: queueOf(topic, d.Envelope.Key)}
+	it.route = r.routeOf(d)
+	return it
+}
+
+func (r *runner) parkedItem(pk *Parked, done *sync.WaitGroup) *item {
+	md := message.Metadata(pk.Metadata)
+	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: pk.Payload, Metadata: md}
+	d.Envelope.Attempt = pk.Attempt
+	it := &item{d: d, parked: pk, done: done, queue: queueOf(pk.Topic, d.Envelope.Key)}
+	it.route = r.routeOf(d)
+	return it
+}
+
+const maxQueueName = 200
+
+// queueOf names a queue. Long names are cut and made distinct by a hash.
+func queueOf(topic, key string) string {
+	if key == "" {
+		return ""
+	}
+	name := topic + "|" + key
+	if len(name) <= maxQueueName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	h := hex.EncodeToString(sum[:])
+	return name[:maxQueueName-len(h)-1] + "#" + h
+}
+
+func (it *item) reset() {
+	it.fate, it.err, it.delay = undecided, nil, 0
+	it.counts, it.blocks, it.refused = false, false, false
+	it.d.Err = nil
+}
+
+func (it *item) attempt() int {
+	if it.parked != nil {
+		return it.parked.Attempt
+	}
+	return it.tries
+}
+
+// settle ends the item's life here: it is acknowledged, or the worker that leased it hears of it.
+func (it *item) settle(acknowledge bool) {
+	if it.settled {
+		return
+	}
+	it.settled = true
+	switch {
+	case it.parked != nil:
+		it.done.Done()
+	case acknowledge:
+		it.msg.Ack()
+	default:
+		it.msg.Nack()
+	}
+}
+
+// release gives the message back, to be delivered or leased again.
+func (it *item) release() { it.settle(false) }
+
+// prepare decodes the message, once, or finds why it cannot run.
+func (it *item) prepare(p *Processor) {
+	if it.ready {
+		return
+	}
+	it.ready = true
+	env, rt := &it.d.Envelope, it.route
+	switch {
+	case len(rt.handlers) == 0:
+		it.orphan()
+	case it.parked == nil && p.cfg.MaxAge > 0 && !env.OccurredAt.IsZero() && time.Since(env.OccurredAt) > p.cfg.MaxAge:
+		it.verdict = fmt.Errorf("%w: it occurred at %s", errTooOld, env.OccurredAt.Format(time.RFC3339))
+	case rt.decode:
+		it.d.Message, it.verdict = p.sender.catalog.Decode(it.d)
+	}
+	if at := moment(it.d.Metadata[HeaderDeliverAt]); it.parked == nil && time.Until(at) > 0 {
+		it.later = time.Until(at)
+	}
+}
+
+// orphan decides about a message that has no handler in this group.
+func (it *item) orphan() {
+	env := &it.d.Envelope
+	known := it.route.entry != nil
+	if known || env.Kind == KindEvent || env.Kind == KindReply {
+		it.skip = true
+		return
+	}
+	it.verdict = fmt.Errorf("%w: %q", ErrUnknownType, env.Type)
+}
+
+var errTooOld = errors.New("cqrs: message is older than MaxAge")
+
+// final reports whether a failure can only repeat itself.
+func final(err error) bool {
+	return errors.Is(err, ErrUndecodable) || errors.Is(err, ErrUnknownType) || errors.Is(err, errTooOld)
+}
+
+// record makes what is stored of the item.
+func (it *item) record(group string) Record {
+	if it.parked != nil {
+		return it.parked.Record
+	}
+	env := &it.d.Envelope
+	r := Record{
+		Group: group, ID: env.ID, Queue: it.queue, Topic: it.d.Topic, Type: env.Type, Key: env.Key,
+		Payload: it.d.Payload, Metadata: it.d.Metadata,
+	}
+	if r.Queue == "" {
+		r.Queue = r.ID
+	}
+	return r
+}

@@ -1,0 +1,87 @@
+package cqrs
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// drainParked runs parked messages that are due until the intake stops. It sleeps until the earliest due time that
+// this process knows of, or for Poll, because others park too.
+func (r *runner) drainParked() {
+	for pause := time.Duration(0); ; {
+		n, err := r.runDue()
+		switch {
+		case err != nil:
+			pause = min(max(2*pause, 50*time.Millisecond), 5*time.Second)
+			r.p.log.Error("parked messages cannot be leased", "error", err, "wait", pause)
+			if !sleep(r.intake, pause) {
+				return
+			}
+		case n > 0:
+			pause = 0
+			if r.intake.Err() != nil {
+				return
+			}
+		default:
+			pause = 0
+			if !r.idle() {
+				return
+			}
+		}
+	}
+}
+
+// idle waits until something may be due, or reports that the intake stopped.
+func (r *runner) idle() bool {
+	end := time.Now().Add(r.p.cfg.Poll)
+	for {
+		wait := time.Until(end)
+		if at := r.due.Load(); at != 0 {
+			wait = min(wait, time.Until(time.Unix(0, at)))
+		}
+		if wait <= 0 {
+			r.due.Store(0)
+			return true
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-r.intake.Done():
+			timer.Stop()
+			return false
+		case <-r.pollNow: // the due time may have moved
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// leaseFor is how long a leased message belongs to this process: long enough for the batches before it.
+func (r *runner) leaseFor() time.Duration {
+	return 2*max(r.p.cfg.HandlerTimeout, 5*time.Second) + 5*time.Second
+}
+
+// runDue leases due messages, has their lanes run them, and waits for the outcome.
+func (r *runner) runDue() (int, error) {
+	var due []*Parked
+	err := r.p.do(r.intake, func(ctx context.Context) (err error) {
+		due, err = r.p.cfg.Parking.Lease(ctx, r.p.group, r.p.cfg.MaxBatch, r.leaseFor())
+		return err
+	})
+	if err != nil {
+		if r.intake.Err() != nil {
+			return 0, nil
+		}
+		return 0, err
+	}
+	var done sync.WaitGroup
+	for _, pk := range due {
+		done.Add(1)
+		it := r.parkedItem(pk, &done)
+		if !r.laneOf(it).put(r.intake, it) {
+			it.release()
+		}
+	}
+	done.Wait()
+	return len(due), nil
+}

@@ -1,0 +1,69 @@
+package cqrs
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+type routeKey struct {
+	topic, name string
+	reply       bool
+}
+
+// A route is what the group does with the messages of a type on a topic.
+type route struct {
+	entry    *typeEntry // nil: not in the catalog
+	handlers []*handler
+	decode   bool // a handler wants the message decoded
+	batch    bool // a handler wants many at once
+	skipDead bool
+	command  *handler // the one that answers, nil for events and raw consumers
+	paused   atomic.Int64
+}
+
+func (r *runner) routeOf(d *Delivery) *route {
+	k := routeKey{topic: d.Topic, name: d.Envelope.Type, reply: d.Envelope.Kind == KindReply}
+	if r.p.sender.catalog.byName[k.name] == nil {
+		k.name = "" // unknown types share a route
+	}
+	if v, ok := r.routes.Load(k); ok {
+		return v.(*route)
+	}
+	v, _ := r.routes.LoadOrStore(k, r.makeRoute(k))
+	return v.(*route)
+}
+
+func (r *runner) makeRoute(k routeKey) *route {
+	rt := &route{}
+	if e := r.p.sender.catalog.byName[k.name]; e != nil {
+		rt.entry = e
+		if !k.reply {
+			r.p.mu.Lock()
+			rt.handlers = append(rt.handlers, r.p.types[e.Go]...)
+			r.p.mu.Unlock()
+			if e.Kind == KindCommand && len(rt.handlers) > 0 {
+				rt.command = rt.handlers[0]
+			}
+			rt.handlers = append(rt.handlers, r.byName[k.name]...)
+			rt.decode = len(rt.handlers) > 0
+		}
+	}
+	rt.handlers = append(rt.handlers, r.byTopic[k.topic]...)
+	for _, h := range rt.handlers {
+		rt.batch = rt.batch || h.many != nil
+		rt.skipDead = rt.skipDead || h.skipDead
+	}
+	return rt
+}
+
+// pause keeps the route's messages from running for d.
+func (rt *route) pause(d time.Duration) { rt.paused.Store(time.Now().Add(d).UnixNano()) }
+
+// pausedFor says how much longer the route is paused, 0 if it is not.
+func (rt *route) pausedFor() time.Duration {
+	until := rt.paused.Load()
+	if until == 0 {
+		return 0
+	}
+	return max(0, time.Duration(until-time.Now().UnixNano()))
+}

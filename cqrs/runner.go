@@ -1,0 +1,215 @@
+package cqrs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// runner is one Run of a processor.
+type runner struct {
+	p      *Processor
+	seed   maphash.Seed
+	sub    message.Subscriber
+	lanes  []*lane
+	next   atomic.Uint64 // round robin for messages without key
+	topics []string
+
+	byTopic map[string][]*handler
+	byName  map[string][]*handler // consumers of types
+	routes  sync.Map              // routeKey → *route
+
+	ctx     context.Context // of what the runner does for itself; ends when the drain is over
+	intake  context.Context // ends when the intake is to stop
+	failed  chan error
+	pollNow chan struct{}
+	due     atomic.Int64 // unix nanoseconds by this process's clock of the earliest known due time; 0: none
+}
+
+// Run consumes until ctx ends, then drains: stop intake, finish batches, commit, ack.
+// It reports the faults that registration recorded before it consumes anything. It returns nil after an orderly stop,
+// and an error when a subscription ends by itself. It can be called again after it has returned.
+func (p *Processor) Run(ctx context.Context) error {
+	r, err := p.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.current.Store(nil)
+	if r.sub == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return r.run(ctx)
+}
+
+// prepare fixes the registry and makes what a run needs.
+func (p *Processor) prepare(ctx context.Context) (*runner, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started.Store(true)
+	r := &runner{
+		p: p, seed: maphash.MakeSeed(),
+		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
+		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
+	}
+	r.collectTopics()
+	if !p.current.CompareAndSwap(nil, r) {
+		return nil, errors.New("cqrs: the processor runs already")
+	}
+	if p.cfg.Subscribe == nil {
+		return r, nil
+	}
+	sub, err := p.cfg.Subscribe(p.group)
+	if err != nil {
+		p.current.Store(nil)
+		return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
+	}
+	r.sub = sub
+	r.ctx = context.WithoutCancel(ctx)
+	for range p.cfg.Lanes {
+		r.lanes = append(r.lanes, newLane(r))
+	}
+	return r, nil
+}
+
+// collectTopics is called with p.mu held.
+func (r *runner) collectTopics() {
+	seen := map[string]bool{}
+	for t := range r.p.types {
+		if e := r.p.sender.catalog.byType[t]; e != nil {
+			seen[e.Topic] = true
+		}
+	}
+	for _, c := range r.p.consumers {
+		for _, name := range c.from.types {
+			r.byName[name] = append(r.byName[name], c.h)
+			seen[r.p.sender.catalog.byName[name].Topic] = true
+		}
+		for _, topic := range c.from.topics {
+			r.byTopic[topic] = append(r.byTopic[topic], c.h)
+			seen[topic] = true
+		}
+	}
+	for topic := range seen {
+		r.topics = append(r.topics, topic)
+	}
+	slices.Sort(r.topics)
+}
+
+func (r *runner) run(ctx context.Context) error {
+	var cancel, stopIntake context.CancelFunc
+	r.ctx, cancel = context.WithCancel(r.ctx)
+	defer cancel()
+	r.intake, stopIntake = context.WithCancel(ctx)
+	defer stopIntake()
+
+	channels, err := r.subscribe()
+	if err != nil {
+		return errors.Join(err, r.sub.Close())
+	}
+	var lanes, sources sync.WaitGroup
+	for _, l := range r.lanes {
+		l.wg = &lanes
+		lanes.Go(l.run)
+	}
+	for i, ch := range channels {
+		sources.Go(func() { r.read(r.topics[i], ch) })
+	}
+	if r.p.cfg.Parking != nil {
+		sources.Go(r.drainParked)
+	}
+	calls := r.p.calls.serve(r)
+
+	select {
+	case <-ctx.Done():
+	case err = <-r.failed:
+	}
+	stopIntake()
+	sources.Wait()
+	for _, l := range r.lanes {
+		close(l.in)
+	}
+	lanes.Wait()
+	return errors.Join(err, calls(), r.sub.Close())
+}
+
+func (r *runner) subscribe() ([]<-chan *message.Message, error) {
+	var all []<-chan *message.Message
+	for _, topic := range r.topics {
+		ch, err := r.sub.Subscribe(r.ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("cqrs: subscribe to %q: %w", topic, err)
+		}
+		all = append(all, ch)
+	}
+	return all, nil
+}
+
+// read moves a subscription's messages to their lanes until the intake stops.
+func (r *runner) read(topic string, ch <-chan *message.Message) {
+	for {
+		if !r.p.gates.wait(r.intake, topic) {
+			return
+		}
+		select {
+		case <-r.intake.Done():
+			return
+		case m, ok := <-ch:
+			if !ok {
+				r.fail(fmt.Errorf("cqrs: the subscription to %q ended", topic))
+				return
+			}
+			it := r.item(topic, m)
+			if !r.laneOf(it).put(r.intake, it) {
+				m.Nack()
+				return
+			}
+		}
+	}
+}
+
+func (r *runner) fail(err error) {
+	if r.intake.Err() != nil {
+		return // it was asked to end
+	}
+	select {
+	case r.failed <- err:
+	default:
+	}
+}
+
+func (r *runner) laneOf(it *item) *lane {
+	n := uint64(len(r.lanes))
+	if it.d.Envelope.Key == "" {
+		return r.lanes[r.next.Add(1)%n]
+	}
+	return r.lanes[maphash.String(r.seed, it.d.Envelope.Key)%n]
+}
+
+// wake has the parked worker look again after d.
+func (r *runner) wake(d time.Duration) {
+	at := time.Now().Add(d).UnixNano()
+	for {
+		old := r.due.Load()
+		if old != 0 && old <= at {
+			return
+		}
+		if r.due.CompareAndSwap(old, at) {
+			break
+		}
+	}
+	select {
+	case r.pollNow <- struct{}{}:
+	default:
+	}
+}
