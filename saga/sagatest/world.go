@@ -1,0 +1,106 @@
+package sagatest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/saga/internal/flow"
+)
+
+// fate is what a participant remembers under a token.
+type fate string
+
+const (
+	did     fate = "did"
+	refused fate = "refused"
+	barred  fate = "barred" // never executed, and never will be
+	undid   fate = "undid"
+)
+
+// A parcel is a message on its way: a command, or the reply to one.
+type parcel struct {
+	token   string
+	outcome cqrs.Outcome // of a reply; "" for a command
+}
+
+func (p parcel) String() string {
+	if p.outcome == "" {
+		return "command " + p.token
+	}
+	return "reply " + string(p.outcome) + " to " + p.token
+}
+
+// A world is one state that the explorer has reached. Time is always the epoch: due times are moved instead.
+type world struct {
+	state, cursor []byte
+	mail          []parcel // a set: a second copy of a message is the fault "duplicate"
+	parts         map[string]fate
+	faults        int // left
+	cancelled     bool
+	heard         []string // Waits whose event was sent
+
+	from *world
+	did  string
+}
+
+func (w *world) next(did string) *world {
+	n := *w
+	n.mail, n.parts, n.heard = slices.Clone(w.mail), maps.Clone(w.parts), slices.Clone(w.heard)
+	n.from, n.did = w, did
+	return &n
+}
+
+func (w *world) put(p parcel) {
+	if !slices.Contains(w.mail, p) {
+		w.mail = append(w.mail, p)
+	}
+}
+
+// take removes p, or leaves it for another delivery, which is a fault.
+func (w *world) take(p parcel, twice bool) {
+	if twice {
+		w.faults--
+		return
+	}
+	w.mail = slices.DeleteFunc(w.mail, func(q parcel) bool { return q == p })
+}
+
+// key is equal for worlds with the same future.
+func (w *world) key() string {
+	mail := make([]string, len(w.mail))
+	for i, p := range w.mail {
+		mail[i] = p.String()
+	}
+	slices.Sort(mail)
+	parts := make([]string, 0, len(w.parts))
+	for t, f := range w.parts {
+		parts = append(parts, t+"="+string(f))
+	}
+	slices.Sort(parts)
+	return fmt.Sprintf("%s\n%s\n%s\n%s\n%d %t %s", w.state, w.cursor,
+		strings.Join(mail, ","), strings.Join(parts, ","), w.faults, w.cancelled, w.heard)
+}
+
+// shift lets time pass until the next timer is due, by moving all due times.
+func (w *world) shift(in *flow.Instance) bool {
+	due := in.Cursor.Due()
+	if due == 0 {
+		return false
+	}
+	now := epoch.UnixMilli()
+	for _, m := range in.Cursor.Marks {
+		if m.Due != 0 {
+			m.Due = max(m.Due-(due-now), now)
+		}
+	}
+	cursor, err := json.Marshal(&in.Cursor)
+	if err != nil {
+		return false
+	}
+	w.cursor = cursor
+	return true
+}
