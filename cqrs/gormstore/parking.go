@@ -1,0 +1,265 @@
+package gormstore
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// Parking is a [cqrs.Parking] in the table cqrs_parked. A queue's messages are in the order of seq; the first
+// is marked as its head, and whoever looks whether a queue is parked locks the head until the commit. So an
+// Append behind a head and a Consume of that head cannot miss each other. It is safe for concurrent use.
+type Parking struct{}
+
+// NewParking returns the store. It uses the transaction in the context of each call, and returns
+// [uow.ErrNoTransaction] where there is none.
+func NewParking() *Parking { return &Parking{} }
+
+// Parked reports which queues have messages.
+func (p *Parking) Parked(ctx context.Context, group string, queues []string) ([]bool, error) {
+	tx := uow.DB(ctx)
+	parked := make([]bool, len(queues))
+	err := chunks(queues, func(queues []string) error {
+		rows, err := query[string](tx, "look for parked queues", "SELECT queue FROM cqrs_parked"+
+			" WHERE grp=? AND queue IN ? AND head ORDER BY queue"+locking(tx, "FOR UPDATE"), group, queues)
+		for _, q := range rows {
+			parked[slices.Index(queues, q)] = true
+		}
+		return err
+	})
+	return parked, err
+}
+
+// Append puts messages at the end of their queues.
+func (p *Parking) Append(ctx context.Context, messages []*cqrs.Parked) error {
+	tx := uow.DB(ctx)
+	for group, messages := range byGroup(messages) {
+		known, err := p.known(ctx, group, messages)
+		if err != nil {
+			return err
+		}
+		if err := chunks(messages, func(m []*cqrs.Parked) error { return appendTo(tx, m, known) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known returns the queues that are parked already.
+func (p *Parking) known(ctx context.Context, group string, messages []*cqrs.Parked) (map[string]bool, error) {
+	var queues []string
+	for _, m := range messages {
+		queues = append(queues, m.Queue)
+	}
+	slices.Sort(queues)
+	queues = slices.Compact(queues)
+	parked, err := p.Parked(ctx, group, queues)
+	known := make(map[string]bool, len(queues))
+	for i, q := range queues {
+		known[q] = parked[i]
+	}
+	return known, err
+}
+
+func appendTo(tx *gorm.DB, messages []*cqrs.Parked, known map[string]bool) error {
+	now := nowOn(tx)
+	args := make([]any, 0, len(messages)*14)
+	for _, m := range messages {
+		values, err := recordArgs(&m.Record)
+		if err != nil {
+			return err
+		}
+		args = append(args, values...)
+		args = append(args, !known[m.Queue], m.Blocked, m.Dead, max(m.Delay, 0).Microseconds())
+		known[m.Queue] = true
+	}
+	onDup := " ON CONFLICT (grp,id) DO NOTHING"
+	if tx.Name() == "mysql" {
+		onDup = " ON DUPLICATE KEY UPDATE cqrs_parked.id=cqrs_parked.id"
+	}
+	_, err := exec(tx, "park messages", "INSERT INTO cqrs_parked ("+recordColumns+",head,blocked,dead,due_at) VALUES "+
+		strings.TrimSuffix(strings.Repeat("(?,?,?,?,?,?,?,?,?,?,?,?,?,"+now+"+?),", len(messages)), ",")+onDup, args...)
+	return err
+}
+
+type parkedRow struct {
+	recordRow
+	Blocked, Dead bool
+	Lease         string
+}
+
+func (r parkedRow) parked(lease string) (*cqrs.Parked, error) {
+	rec, err := r.record()
+	return &cqrs.Parked{Record: rec, Blocked: r.Blocked, Dead: r.Dead, Lease: lease}, err
+}
+
+// Lease returns heads that are due, each followed by those of its queue that are due too, at most limit.
+func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.Duration) ([]*cqrs.Parked, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	tx := uow.DB(ctx)
+	now := nowOn(tx)
+	heads, err := query[struct{ Queue string }](tx, "find due messages", "SELECT queue FROM cqrs_parked WHERE grp=?"+
+		" AND head AND NOT blocked AND due_at<="+now+" AND lease_until<="+now+" ORDER BY due_at LIMIT ?"+
+		locking(tx, "FOR UPDATE SKIP LOCKED"), group, limit)
+	if err != nil || len(heads) == 0 {
+		return nil, err
+	}
+	queues := make([]string, len(heads))
+	for i, h := range heads {
+		queues[i] = h.Queue
+	}
+	rows, err := followers(tx, group, queues, limit)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	lease := rand.Text()
+	leased := make([]*cqrs.Parked, len(rows))
+	ids := make([]string, len(rows))
+	for i, r := range rows {
+		ids[i] = r.ID
+		if leased[i], err = r.parked(lease); err != nil {
+			return nil, err
+		}
+	}
+	err = chunks(ids, func(ids []string) error {
+		_, err := exec(tx, "lease messages", "UPDATE cqrs_parked SET lease=?, lease_until="+now+"+? WHERE grp=? AND id IN ?",
+			lease, ttl.Microseconds(), group, ids)
+		return err
+	})
+	return leased, err
+}
+
+// followers returns the leading messages of the queues that may run now: every head, and behind it what is
+// neither blocked nor waiting for a time of its own, in rounds so that no queue starves another.
+func followers(tx *gorm.DB, group string, queues []string, limit int) ([]parkedRow, error) {
+	now := nowOn(tx)
+	type row struct {
+		parkedRow
+		Due  bool
+		Rank int
+	}
+	rows, err := query[row](tx, "read due messages", "SELECT * FROM (SELECT "+recordColumns+",blocked,dead,lease,seq,"+
+		"due_at<="+now+" AS due, ROW_NUMBER() OVER (PARTITION BY queue ORDER BY seq) AS "+rank(tx)+" FROM cqrs_parked"+
+		" WHERE grp=? AND queue IN ?) q WHERE "+rank(tx)+"<=? ORDER BY seq", group, queues, 1+limit/len(queues))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.Rank, b.Rank) })
+	stopped := map[string]bool{}
+	var run []parkedRow
+	for _, r := range rows {
+		if len(run) == limit || stopped[r.Queue] || r.Blocked || !r.Due {
+			stopped[r.Queue] = true
+			continue
+		}
+		run = append(run, r.parkedRow)
+	}
+	return run, nil
+}
+
+// rank quotes a word that MySQL 8 reserves.
+func rank(tx *gorm.DB) string { return tx.Statement.Quote("rank") }
+
+// Reschedule rewrites messages that are there and ends their leases.
+func (p *Parking) Reschedule(ctx context.Context, messages []*cqrs.Parked) error {
+	tx := uow.DB(ctx)
+	now := nowOn(tx)
+	for _, m := range messages {
+		metadata, failures, err := texts(&m.Record)
+		if err != nil {
+			return err
+		}
+		sql := "UPDATE cqrs_parked SET attempt=?, failures=?, blocked=?, dead=?, payload=?, metadata=?, due_at=" + now +
+			"+?, lease='', lease_until=0 WHERE grp=? AND id=?"
+		args := []any{
+			m.Attempt, failures, m.Blocked, m.Dead, payloadOf(&m.Record), metadata,
+			max(m.Delay, 0).Microseconds(), m.Group, m.ID,
+		}
+		if m.Lease != "" {
+			sql += " AND lease=?"
+			args = append(args, m.Lease)
+		}
+		n, err := exec(tx, "reschedule a message", sql, args...)
+		if err != nil {
+			return err
+		}
+		if n == 0 && m.Lease != "" {
+			return fmt.Errorf("gormstore: message %s: %w", m.ID, cqrs.ErrLeaseLost)
+		}
+	}
+	return nil
+}
+
+// Consume removes messages and makes the next of each queue its head.
+func (p *Parking) Consume(ctx context.Context, messages []*cqrs.Parked) error {
+	tx := uow.DB(ctx)
+	for group, messages := range byGroup(messages) {
+		if err := removeLeased(tx, group, messages); err != nil {
+			return err
+		}
+		var queues []string
+		for _, m := range messages {
+			queues = append(queues, m.Queue)
+		}
+		if err := promote(tx, group, queues); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeLeased(tx *gorm.DB, group string, messages []*cqrs.Parked) error {
+	byLease := map[string][]string{}
+	for _, m := range messages {
+		byLease[m.Lease] = append(byLease[m.Lease], m.ID)
+	}
+	for lease, ids := range byLease {
+		sql, args := "DELETE FROM cqrs_parked WHERE grp=? AND id IN ?", []any{group, nil}
+		if lease != "" {
+			sql, args = sql+" AND lease=?", append(args, lease)
+		}
+		slices.Sort(ids)
+		err := chunks(ids, func(ids []string) error {
+			args[1] = ids
+			n, err := exec(tx, "consume messages", sql, args...)
+			if err == nil && lease != "" && n != int64(len(ids)) {
+				return fmt.Errorf("gormstore: %d of %d messages: %w", int64(len(ids))-n, len(ids), cqrs.ErrLeaseLost)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// promote marks the first message of each queue as its head. It must come after the rows before it are gone:
+// a concurrent Append holds the old head's lock, so what it has appended is seen here.
+func promote(tx *gorm.DB, group string, queues []string) error {
+	slices.Sort(queues)
+	return chunks(slices.Compact(queues), func(queues []string) error {
+		_, err := exec(tx, "promote messages", "UPDATE cqrs_parked SET head=? WHERE NOT head AND seq IN (SELECT first FROM"+
+			" (SELECT MIN(seq) AS first FROM cqrs_parked WHERE grp=? AND queue IN ? GROUP BY queue) heads)",
+			true, group, queues)
+		return err
+	})
+}
+
+func byGroup(messages []*cqrs.Parked) map[string][]*cqrs.Parked {
+	groups := map[string][]*cqrs.Parked{}
+	for _, m := range messages {
+		groups[m.Group] = append(groups[m.Group], m)
+	}
+	return groups
+}

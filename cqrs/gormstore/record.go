@@ -1,0 +1,63 @@
+package gormstore
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// recordRow holds the columns that parked messages and dead letters have in common.
+type recordRow struct {
+	Grp, ID, Queue, Topic, Type, MsgKey string
+	Payload                             []byte
+	Metadata, Failures                  string
+	Attempt                             int
+}
+
+const recordColumns = "grp,id,queue,topic,type,msg_key,payload,metadata,failures,attempt"
+
+func (r recordRow) record() (cqrs.Record, error) {
+	rec := cqrs.Record{
+		Group: r.Grp, ID: r.ID, Queue: r.Queue, Topic: r.Topic, Type: r.Type, Key: r.MsgKey,
+		Payload: r.Payload, Attempt: r.Attempt,
+	}
+	if err := json.Unmarshal([]byte(r.Metadata), &rec.Metadata); err != nil {
+		return rec, fmt.Errorf("gormstore: message %s: decode the metadata: %w", r.ID, err)
+	}
+	if err := json.Unmarshal([]byte(r.Failures), &rec.Failures); err != nil {
+		return rec, fmt.Errorf("gormstore: message %s: decode the failures: %w", r.ID, err)
+	}
+	return rec, nil
+}
+
+// recordArgs are the values of recordColumns.
+func recordArgs(rec *cqrs.Record) ([]any, error) {
+	metadata, failures, err := texts(rec)
+	if err != nil {
+		return nil, err
+	}
+	return []any{
+		rec.Group, rec.ID, rec.Queue, rec.Topic, rec.Type, rec.Key, payloadOf(rec), metadata, failures, rec.Attempt,
+	}, nil
+}
+
+func texts(rec *cqrs.Record) (metadata, failures string, err error) {
+	m, err := json.Marshal(rec.Metadata)
+	if err != nil {
+		return "", "", fmt.Errorf("gormstore: message %s: encode the metadata: %w", rec.ID, err)
+	}
+	f, err := json.Marshal(rec.Failures)
+	if err != nil {
+		return "", "", fmt.Errorf("gormstore: message %s: encode the failures: %w", rec.ID, err)
+	}
+	return string(m), string(f), nil
+}
+
+// payloadOf is never nil: the column is NOT NULL, and a message without payload is a message.
+func payloadOf(rec *cqrs.Record) []byte {
+	if rec.Payload == nil {
+		return []byte{}
+	}
+	return rec.Payload
+}
