@@ -7,7 +7,7 @@ import (
 )
 
 // Observer hears of every call, try and transition of a pipeline. Its methods run on the calls' way: they
-// must be fast, and safe for concurrent use.
+// must be fast, and safe for concurrent use. [OTel] and [Log] return observers, [Observers] joins several.
 type Observer interface {
 	// Attempt is called before every run of the function: n is the number of the try. The function runs under
 	// the context that it returns. ended is called with the function's error, and may be nil.
@@ -26,6 +26,9 @@ var errPanicked = errors.New("resilience: the function panicked or ended its gor
 func (p *Pipeline) Observe(o Observer) *Pipeline {
 	observed := *p
 	observed.observer = o
+	if o == nil {
+		return &observed
+	}
 	for _, b := range p.breakers() {
 		b.OnTransition(func(from, to State) { o.Transition(p.name, from, to) })
 	}

@@ -20,6 +20,9 @@ func checkOrder(ps []Policy) []error {
 }
 
 func checkPair(outer, inner Policy) error {
+	if _, ok := inner.(*fallback); ok {
+		return outsideFallback(outer)
+	}
 	switch out := outer.(type) {
 	case *Breaker:
 		return insideBreaker(out, inner)
@@ -27,6 +30,22 @@ func checkPair(outer, inner Policy) error {
 		return insideRetry(inner)
 	case *timeout:
 		return insideTimeout(out.limit, inner)
+	case *hedge:
+		return insideHedge(out, inner)
+	case *vegas, *throttle:
+		if _, ok := inner.(*retry); ok {
+			return fmt.Errorf("the %s is outside of the retry: it would measure whole calls with their waits; "+
+				"put it inside, to measure tries", outer.describe())
+		}
+	}
+	return nil
+}
+
+func outsideFallback(outer Policy) error {
+	switch outer.(type) {
+	case *retry, *Breaker, *hedge, *vegas, *throttle:
+		return fmt.Errorf("a fallback is inside of the %s, which would never see a failure; put it outside",
+			outer.describe())
 	}
 	return nil
 }
@@ -66,6 +85,28 @@ func insideTimeout(limit time.Duration, inner Policy) error {
 		if in.maxWait >= limit {
 			return fmt.Errorf("the bulkhead's wait of %v outlasts the timeout of %v around it", in.maxWait, limit)
 		}
+	case *hedge:
+		if in.after >= limit {
+			return fmt.Errorf("the hedge starts after %v, when the timeout of %v around it is over", in.after, limit)
+		}
+	}
+	return nil
+}
+
+func insideHedge(out *hedge, inner Policy) error {
+	switch in := inner.(type) {
+	case *retry:
+		if in.cfg.Budget < 0 {
+			return errors.New("a retry without a budget is inside of a hedge: when the dependency fails, " +
+				"every hedged try multiplies by the retries; give it a Budget or put it outside")
+		}
+	case *timeout:
+		if in.limit <= out.after {
+			return fmt.Errorf("the timeout of %v ends each try before the hedge would start another (after %v)",
+				in.limit, out.after)
+		}
+	case *hedge:
+		return errors.New("a hedge is inside of a hedge: their tries multiply; keep one")
 	}
 	return nil
 }
