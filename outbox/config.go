@@ -1,0 +1,146 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// Poison says what a message that the publisher refuses alone, while it takes others, holds up until it was
+// published or became a dead row.
+type Poison int
+
+const (
+	// BlockKey holds back the later messages of the same topic and key, so that their order is kept.
+	BlockKey Poison = iota
+	// Skip holds back nothing: later messages of the key overtake it.
+	Skip
+	// BlockShard holds back every message of the shard, of all topics.
+	BlockShard
+)
+
+// RelayConfig configures a Relay; the zero value works.
+type RelayConfig struct {
+	// UnitOfWork is where the relay writes. nil means one of its own. On SQLite, give it the unit of work of the
+	// handlers: the relay's deletes then share their commits instead of competing for the one writer. On PostgreSQL
+	// deletes have transactions of their own in any case, with synchronous_commit off.
+	UnitOfWork *uow.UnitOfWork
+	// Owner names the relay in the lease table. "" means a name that nobody else has. A relay with the name of one
+	// that was killed takes its leases over at once instead of waiting until they expire, so give a single instance
+	// (a service on a SQLite file) its stable name, and never run two relays with one name on one database.
+	Owner string
+	// Batch is the number of messages per Publish. 0 means 1,000.
+	Batch int
+	// Buffer is the number of messages kept in memory for each topic. 0 means 4 times Batch. A topic that is slower
+	// than its writers is read from the table by a scan of its own.
+	Buffer int
+	// MaxPoll is how long an idle relay waits before it looks again, unless it is woken. It starts at 10 ms after a
+	// message and doubles. 0 means 1 s.
+	MaxPoll time.Duration
+	// Lease is how long the relay may publish a shard without renewing its lease: the time until another one takes
+	// over when it dies. 0 means 6 s; at least 300 ms.
+	Lease time.Duration
+	// MaxTransaction is longer than any transaction that publishes, on MySQL and MariaDB: for so long the relay looks
+	// back for messages that commit after later ones. 0 means 1 minute. PostgreSQL and SQLite need no such bound.
+	MaxTransaction time.Duration
+	// Attempts is how often a message is tried that the publisher refuses, before it becomes a dead row. 0 means 10.
+	Attempts int
+	// Backoff is the first pause after a failure; it doubles up to MaxBackoff. 0 means 100 ms.
+	Backoff time.Duration
+	// MaxBackoff bounds the pauses. 0 means 15 s.
+	MaxBackoff time.Duration
+	// Poison gives the policy of a topic. nil means BlockKey for all.
+	Poison func(topic string) Poison
+	// Grace is how long Run waits, once its context has ended, for a Publish under way; then the context of its
+	// messages ends and it waits as long again. 0 means 10 s.
+	Grace time.Duration
+	// StuckAfter is how long messages may fail to leave before Healthy complains. 0 means 30 s.
+	StuckAfter time.Duration
+	// Listen, if not nil, calls wake whenever another process may have published, until ctx ends. It is called again
+	// with backoff when it returns. It only saves time: polling finds everything.
+	Listen func(ctx context.Context, wake func()) error
+	// Logger hears of failures and of leases. nil discards.
+	Logger *slog.Logger
+}
+
+// Validate joins every fault of the configuration.
+func (c RelayConfig) Validate() error {
+	var faults []error
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"Batch", c.Batch}, {"Buffer", c.Buffer}, {"Attempts", c.Attempts}} {
+		if f.value < 0 {
+			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %d, it may not be negative", f.name, f.value))
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"MaxPoll", c.MaxPoll},
+		{"MaxTransaction", c.MaxTransaction},
+		{"Backoff", c.Backoff},
+		{"MaxBackoff", c.MaxBackoff},
+		{"Grace", c.Grace},
+		{"StuckAfter", c.StuckAfter},
+	} {
+		if f.value < 0 {
+			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %v, it may not be negative", f.name, f.value))
+		}
+	}
+	if c.Lease != 0 && c.Lease < minLease {
+		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Lease is %v, at least %v is needed", c.Lease, minLease))
+	}
+	if len(c.Owner) > maxOwner {
+		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Owner has %d bytes, at most %d", len(c.Owner), maxOwner))
+	}
+	return errors.Join(faults...)
+}
+
+const (
+	minLease = 300 * time.Millisecond
+	minPoll  = 10 * time.Millisecond
+	maxOwner = 200
+)
+
+func (c RelayConfig) withDefaults() RelayConfig {
+	c.Batch = or(c.Batch, 1000)
+	c.Buffer = max(or(c.Buffer, 4*c.Batch), c.Batch)
+	c.Attempts = or(c.Attempts, 10)
+	c.MaxPoll = max(or(c.MaxPoll, time.Second), minPoll)
+	c.Lease = or(c.Lease, 6*time.Second)
+	c.MaxTransaction = or(c.MaxTransaction, time.Minute)
+	c.Backoff = or(c.Backoff, 100*time.Millisecond)
+	c.MaxBackoff = max(or(c.MaxBackoff, 15*time.Second), c.Backoff)
+	c.Grace = or(c.Grace, 10*time.Second)
+	c.StuckAfter = or(c.StuckAfter, 30*time.Second)
+	if c.Poison == nil {
+		c.Poison = func(string) Poison { return BlockKey }
+	}
+	if c.Owner == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown"
+		}
+		c.Owner = fmt.Sprintf("%.100s-%d-%s", host, os.Getpid(), rand.Text()[:8])
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

@@ -1,0 +1,201 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// A DeadFilter selects dead messages; a zero field selects all.
+type DeadFilter struct {
+	ID    string // of the message
+	Topic string
+	Key   string
+	Limit int // at most so many, oldest first; 0 means all
+}
+
+// A DeadMessage was given up after [RelayConfig.Attempts].
+type DeadMessage struct {
+	Seq       int64 // its place in the order when it was published
+	ID        string
+	Topic     string
+	Key       string // "" if it had none
+	Type      string
+	Metadata  message.Metadata
+	Payload   []byte
+	Attempts  int
+	Error     string    // of the last attempt
+	CreatedAt time.Time // when it entered the outbox, by the database's clock
+	DiedAt    time.Time
+}
+
+// An Action says who does something by hand, and why. Both are required; they are kept with the message.
+type Action struct {
+	Actor  string // at most 255 characters
+	Reason string
+}
+
+func (a Action) validate() error {
+	if strings.TrimSpace(a.Actor) == "" || strings.TrimSpace(a.Reason) == "" {
+		return ErrNoActor
+	}
+	return nil
+}
+
+// deadPage is how many dead messages are read or treated by one statement.
+const deadPage = 100
+
+// Dead lists the dead messages that nobody has replayed or discarded, oldest first. They are read page by page, so
+// ones that die meanwhile may appear.
+func (o *Outbox) Dead(ctx context.Context, f DeadFilter) iter.Seq2[DeadMessage, error] {
+	return func(yield func(DeadMessage, error) bool) {
+		after, left := int64(0), f.Limit
+		for {
+			page, err := o.deadPage(ctx, f, after)
+			if err != nil {
+				yield(DeadMessage{}, fmt.Errorf("outbox: list dead messages: %w", err))
+				return
+			}
+			for _, m := range page {
+				if !yield(m, nil) {
+					return
+				}
+				after = m.Seq
+				if left--; left == 0 {
+					return
+				}
+			}
+			if len(page) < deadPage {
+				return
+			}
+		}
+	}
+}
+
+func (f DeadFilter) where(after int64) (string, []any) {
+	where, args := "state = 'dead' AND seq > ?", []any{after}
+	for _, c := range []struct{ column, value string }{
+		{"id", f.ID}, {"topic", f.Topic}, {"aggregateid", f.Key},
+	} {
+		if c.value != "" {
+			where += " AND " + c.column + " = ?"
+			args = append(args, c.value)
+		}
+	}
+	return where + " ORDER BY seq LIMIT ?", args
+}
+
+func (o *Outbox) deadPage(ctx context.Context, f DeadFilter, after int64) (page []DeadMessage, err error) {
+	where, args := f.where(after)
+	conn := o.db.Statement.ConnPool
+	if uow.In(ctx) {
+		conn = uow.DB(ctx).Statement.ConnPool
+	}
+	x := execer{ctx, conn, o.dialect}
+	err = x.query("SELECT seq, "+columns+", attempts, error, created_at, died_at FROM outbox_dead WHERE "+where,
+		append(args, deadPage), func(rows *sql.Rows) error {
+			var rec record
+			var m DeadMessage
+			var created, died int64
+			if err := rec.scan(rows, &m.Attempts, &m.Error, &created, &died); err != nil {
+				return err
+			}
+			m.Metadata, err = parseHeaders(rec.headers)
+			if err != nil {
+				m.Metadata = message.Metadata{}
+			}
+			m.Seq, m.ID, m.Topic, m.Key, m.Type, m.Payload = rec.seq, rec.id, rec.topic, rec.key, rec.typ, rec.payload
+			m.CreatedAt, m.DiedAt = time.UnixMicro(created), time.UnixMicro(died)
+			page = append(page, m)
+			return nil
+		})
+	return page, err
+}
+
+// Replay publishes dead messages again, with their ids, behind everything that is in the outbox now, and returns how
+// many. The dead rows stay as a record of who did it and why, without their contents. It joins the unit of work
+// in ctx; else each hundred messages are a transaction, and an error leaves the earlier ones replayed.
+func (o *Outbox) Replay(ctx context.Context, f DeadFilter, a Action) (int, error) {
+	return o.act(ctx, f, a, "replayed", func(x execer, where string, args []any) error {
+		if o.dialect.postgres() {
+			where += " AND pg_current_xact_id() IS NOT NULL"
+		}
+		_, err := x.exec("INSERT INTO outbox ("+columns+") SELECT "+columns+
+			" FROM outbox_dead WHERE "+where+" ORDER BY seq", args...)
+		if err != nil {
+			return err
+		}
+		return uow.AfterCommit(x.ctx, o.wake)
+	})
+}
+
+// Discard gives dead messages up for good and returns how many. Otherwise it is like [Outbox.Replay].
+func (o *Outbox) Discard(ctx context.Context, f DeadFilter, a Action) (int, error) {
+	return o.act(ctx, f, a, "discarded", func(execer, string, []any) error { return nil })
+}
+
+// act does something with dead messages, page by page, and records who did it.
+func (o *Outbox) act(
+	ctx context.Context, f DeadFilter, a Action, state string, do func(x execer, where string, args []any) error,
+) (total int, err error) {
+	if err := a.validate(); err != nil {
+		return 0, err
+	}
+	unit, err := uow.New(o.db, uow.Config{MaxShare: 1})
+	if err != nil {
+		return 0, err
+	}
+	run := unit.Do
+	if uow.In(ctx) {
+		run = func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
+	}
+	for {
+		limit := deadPage
+		if f.Limit > 0 {
+			limit = min(limit, f.Limit-total)
+		}
+		var n int
+		err := run(ctx, func(ctx context.Context) error {
+			x := execer{ctx, uow.DB(ctx).Statement.ConnPool, o.dialect}
+			n = 0
+			seqs, err := o.lockDead(x, f, limit)
+			if err != nil || len(seqs) == 0 {
+				return err
+			}
+			n = len(seqs)
+			where, args := o.dialect.among("seq", seqs)
+			if err := do(x, where, args); err != nil {
+				return err
+			}
+			_, err = x.exec("UPDATE outbox_dead SET state = '"+state+"', actor = ?, reason = ?, acted_at = {now}, "+
+				"headers = '{}', payload = '' WHERE "+where, append([]any{cleanText(a.Actor), cleanText(a.Reason)}, args...)...)
+			return err
+		})
+		if err != nil {
+			return total, fmt.Errorf("outbox: dead messages %s: %w", state, err)
+		}
+		total += n
+		o.cfg.Logger.Info("outbox dead messages", "state", state, "count", n, "actor", a.Actor)
+		if n < limit || total == f.Limit {
+			return total, nil
+		}
+	}
+}
+
+func (o *Outbox) lockDead(x execer, f DeadFilter, limit int) (seqs []int64, err error) {
+	where, args := f.where(0)
+	err = x.query("SELECT seq FROM outbox_dead WHERE "+where+o.dialect.update, append(args, limit),
+		func(rows *sql.Rows) error {
+			var seq int64
+			err := rows.Scan(&seq)
+			seqs = append(seqs, seq)
+			return err
+		})
+	return seqs, err
+}

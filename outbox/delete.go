@@ -1,0 +1,148 @@
+package outbox
+
+import (
+	"context"
+	"slices"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// maxDelete bounds the rows of one delete.
+const maxDelete = 5_000
+
+// deleteLoop deletes what was published, until ctx ends and nothing is left, or cannot be deleted any more.
+func (r *Relay) deleteLoop(ctx context.Context) {
+	for tries := 0; ; {
+		batch := r.takeAcked()
+		if len(batch) == 0 {
+			if ctx.Err() != nil {
+				return
+			}
+			select {
+			case <-r.deleting:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		gone, err := r.deleteRows(context.WithoutCancel(ctx), batch)
+		r.settleAcked(batch, gone, err)
+		if err == nil {
+			tries = 0
+			continue
+		}
+		r.cfg.Logger.Warn("outbox cannot delete what it published", "rows", len(batch), "error", err)
+		if ctx.Err() != nil && tries >= 3 {
+			return // they are published again, by whoever runs next
+		}
+		_ = sleep(context.WithoutCancel(ctx), min(r.backoff(tries), minPoll<<6))
+		tries++
+	}
+}
+
+func (r *Relay) takeAcked() []record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.acked), maxDelete)
+	batch := r.acked[:n:n]
+	r.acked = r.acked[n:]
+	return batch
+}
+
+// settleAcked notes what became of published messages: deleted, not ours to delete, or to be tried again.
+func (r *Relay) settleAcked(batch []record, gone []int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.acked = append(batch, r.acked...)
+		return
+	}
+	for i := range batch {
+		r.flying[batch[i].shard]--
+	}
+	r.removed = append(r.removed, gone...)
+	r.handOver()
+}
+
+// deleteRows deletes by exact key the rows of shards that are ours by the database's word, and returns the keys
+// that are settled. Rows of a shard that was lost stay: its new owner publishes them again, and deletes them.
+func (r *Relay) deleteRows(ctx context.Context, batch []record) (settled []int64, err error) {
+	for i := range batch {
+		settled = append(settled, batch[i].seq)
+	}
+	remove := func(ctx context.Context, conn gorm.ConnPool) error {
+		held, err := r.heldIn(ctx, conn, "")
+		if err != nil {
+			return err
+		}
+		seqs := make([]int64, 0, len(batch))
+		for i := range batch {
+			if held[batch[i].shard] {
+				seqs = append(seqs, batch[i].seq)
+			}
+		}
+		if len(seqs) == 0 {
+			return nil
+		}
+		slices.Sort(seqs)
+		where, args := r.dialect.among("seq", seqs)
+		_, err = conn.ExecContext(ctx, r.dialect.sql("DELETE FROM outbox WHERE "+where), args...)
+		return err
+	}
+	if r.dialect.postgres() {
+		return settled, r.relaxed(ctx, remove)
+	}
+	return settled, r.unit.Do(ctx, func(ctx context.Context) error {
+		return remove(ctx, uow.DB(ctx).Statement.ConnPool)
+	})
+}
+
+// relaxed runs fn in a PostgreSQL transaction that does not wait for the disk, with plans that keep to the primary
+// key. If the server crashes, the rows are back and are published again.
+func (r *Relay) relaxed(ctx context.Context, fn func(context.Context, gorm.ConnPool) error) error {
+	tx, err := r.pool.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, `SELECT set_config('synchronous_commit', 'off', true), `+byPrimaryKey); err != nil {
+		return err
+	}
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// byPrimaryKey keeps PostgreSQL's planner, which may have seen the table empty, from reading all of it.
+const byPrimaryKey = `set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
+	set_config('enable_bitmapscan', 'off', true)`
+
+// heldIn returns the shards whose leases are ours both in memory and in the database.
+func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (held map[int]bool, err error) {
+	rows, err := conn.QueryContext(ctx,
+		r.dialect.sql("SELECT shard, epoch FROM outbox_lease WHERE owner = ? ORDER BY shard"+lock), r.owner)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	stored := map[int]int64{}
+	for rows.Next() {
+		var shard int
+		var epoch int64
+		if err := rows.Scan(&shard, &epoch); err != nil {
+			return nil, err
+		}
+		stored[shard] = epoch
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	held = make(map[int]bool, len(stored))
+	for shard, epoch := range stored {
+		held[shard] = r.held[shard] == epoch
+	}
+	return held, nil
+}

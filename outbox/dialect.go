@@ -1,0 +1,90 @@
+package outbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"gorm.io/gorm"
+)
+
+// A dialect knows how a database says what the package needs.
+type dialect struct {
+	name   string
+	clock  string // microseconds since 1970 by the database's clock
+	update string // suffix that locks the rows read
+	vars   int    // bind variables per statement
+}
+
+var dialects = map[string]dialect{
+	"postgres": {
+		name:   "postgres",
+		clock:  "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
+		update: " FOR UPDATE",
+	},
+	"mysql": {
+		name:   "mysql",
+		clock:  "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))",
+		update: " FOR UPDATE",
+		vars:   65_535,
+	},
+	"sqlite": {
+		name:  "sqlite",
+		clock: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		vars:  32_766,
+	},
+}
+
+func dialectOf(db *gorm.DB) (dialect, error) {
+	d, ok := dialects[db.Name()]
+	if !ok {
+		return d, fmt.Errorf("outbox: dialect %q is not supported, only postgres, mysql and sqlite", db.Name())
+	}
+	return d, nil
+}
+
+func (d dialect) postgres() bool { return d.name == "postgres" }
+func (d dialect) sqlite() bool   { return d.name == "sqlite" }
+
+// sql replaces {now} by the clock and, on PostgreSQL, each ? by $1, $2, ….
+func (d dialect) sql(query string) string {
+	query = strings.ReplaceAll(query, "{now}", d.clock)
+	if !d.postgres() {
+		return query
+	}
+	var b strings.Builder
+	n := 0
+	for part := range strings.SplitSeq(query, "?") {
+		if n > 0 {
+			b.WriteByte('$')
+			b.WriteString(strconv.Itoa(n))
+		}
+		b.WriteString(part)
+		n++
+	}
+	return b.String()
+}
+
+// among returns a condition that column is one of values, and its argument if it has one. The statement's text
+// does not depend on the number of values where that lets the database keep its plan.
+func (d dialect) among(column string, values []int64) (string, []any) {
+	switch {
+	case d.postgres():
+		return column + " = ANY(?)", []any{values}
+	case d.sqlite():
+		list, _ := json.Marshal(values) //nolint:errchkjson // integers always encode
+		return column + " IN (SELECT value FROM json_each(?))", []any{string(list)}
+	}
+	b := []byte(column + " IN (")
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, v, 10)
+	}
+	if len(values) == 0 {
+		b = append(b, "NULL"...)
+	}
+	return string(append(b, ')')), nil
+}

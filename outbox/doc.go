@@ -1,0 +1,65 @@
+// Package outbox makes messages leave with the transaction that caused them: the transactional outbox pattern
+// (Richardson, Microservices Patterns, 2018) for Watermill and GORM, with order, on PostgreSQL, MySQL, MariaDB and
+// SQLite.
+//
+// # The problem
+//
+// A handler that writes to its database and publishes to a broker has no transaction around both. If it publishes
+// first it may tell of what never happened; if it commits first a crash loses the message. Here the message is a row
+// of the same transaction, and a [Relay] moves committed rows to the broker.
+//
+// # The guarantee
+//
+// A message of a unit of work that commits is published at least once; one of a unit of work, or a part of it,
+// that is undone never is. Messages of one topic and key are published in the order of their commits, if writers hold
+// a lock on what the key stands for while they publish: they changed its row, as handlers of one aggregate do.
+//
+// # What is not guaranteed
+//
+// Exactly once: a relay that crashes after Publish and before its delete publishes again, and a relay that was
+// asleep while another took its leases may publish once more, late. The first appearances keep their order.
+// Consumers need an inbox or a version guard. Between keys and between topics there is no order.
+//
+// # Wiring
+//
+//	box, err := outbox.New(db, outbox.Config{})
+//	relay, err := outbox.NewRelay(box, broker, outbox.RelayConfig{UnitOfWork: unit})
+//	go relay.Run(ctx)
+//
+//	unit.Do(ctx, func(ctx context.Context) error {
+//		uow.DB(ctx).Create(&order)
+//		msg.SetContext(ctx)
+//		return box.Publish("orders", msg) // a row, written by one statement just before the commit
+//	})
+//
+// [Outbox] is a plain message.Publisher, so Watermill's own CommandBus and EventBus commit and roll back with the
+// unit of work whose context they are given. The key is the metadata [HeaderKey]; [HeaderDeliverAt] schedules.
+//
+// # How the relay works
+//
+// The table's primary key is a number that grows. A relay reads what comes after its position, hands each topic's
+// messages to a worker of that topic, which publishes up to [RelayConfig.Batch] at once, one call at a time, and
+// deletes by exact key what was acknowledged. A transaction that took its number early may commit late, so on
+// PostgreSQL and MySQL the relay also looks back, as far as the oldest transaction that may still do so; this
+// decides where it looks, never whether it delivers. A topic that is slow, fails or hangs falls behind and is
+// read by a scan of its own; the others do not notice, and memory stays bounded by [RelayConfig.Buffer] messages a
+// topic.
+//
+// Relays share [Shards] virtual shards, a hash of the key, by leases in the database; each shard has one owner, and
+// its epoch fences what an owner that overslept still wants to delete.
+//
+// A relay is woken by commits of its own process and otherwise polls, 10 ms after the last message and less and
+// less often, at least every [RelayConfig.MaxPoll]; [RelayConfig.Listen] connects a notification.
+//
+// # Failures
+//
+//	failure                                   what happens
+//	broker down                               the topic pauses with backoff; no attempt is used up
+//	one message refused, others taken         retry table with backoff, its key behind it (see Poison); then dead
+//	Publish hangs                             its topic waits; Healthy complains after StuckAfter
+//	relay killed                              another takes over when the leases expire; at most what was
+//	                                          under way is published twice
+//	relay sleeps, wakes after its leases      it deletes nothing; what it was sending may arrive twice
+//	database down                             the relay retries; it publishes nothing once its leases are over
+//	an idle transaction holds its number      nothing waits for it; the relay looks back as far as to it
+package outbox

@@ -1,0 +1,47 @@
+package outbox_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/glebarez/sqlite"
+	mysqldriver "github.com/go-sql-driver/mysql"
+	"github.com/surge-go/surge/outbox/outboxtest"
+	"gorm.io/driver/mysql"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+)
+
+const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(5000)"
+
+func openSQLite(t testing.TB) *gorm.DB {
+	t.Helper()
+	return outboxtest.Open(t, sqlite.Open(outboxtest.File(t)+pragmas))
+}
+
+func openPostgres(t testing.TB) *gorm.DB {
+	t.Helper()
+	url := os.Getenv("SURGE_TEST_POSTGRES")
+	if url == "" {
+		t.Skip("SURGE_TEST_POSTGRES is not set")
+	}
+	admin := outboxtest.Open(t, postgres.Open(url))
+	return outboxtest.Open(t, postgres.Open(outboxtest.Schema(t, admin, url)))
+}
+
+func openMySQL(t testing.TB) *gorm.DB {
+	t.Helper()
+	dsn := os.Getenv("SURGE_TEST_MYSQL")
+	if dsn == "" {
+		t.Skip("SURGE_TEST_MYSQL is not set")
+	}
+	admin := outboxtest.Open(t, mysql.Open(dsn))
+	cfg, err := mysqldriver.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.DBName = outboxtest.Database(t, admin)
+	return outboxtest.Open(t, mysql.Open(cfg.FormatDSN()))
+}
+
+var databases = map[string]outboxtest.Factory{"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL}

@@ -1,0 +1,265 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// takeoverPoll is how often a relay looks again while shards that it should have are still another's.
+const takeoverPoll = 100 * time.Millisecond
+
+// A census is what a renewal found in the database.
+type census struct {
+	members  []string
+	held     map[int]int64 // our leases
+	missing  bool          // a shard that should be ours is still another's
+	blockade []blockadeRow // in shards that are new to us
+}
+
+type blockadeRow struct {
+	lane  lane
+	shard int
+}
+
+// leaseLoop renews the leases, takes its share of the shards and hands over the rest.
+func (r *Relay) leaseLoop(ctx context.Context) {
+	for first := true; ; {
+		began := time.Now()
+		c, err := r.renew(ctx, first)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := r.cfg.Lease / 3
+		if err != nil {
+			r.cfg.Logger.Warn("outbox cannot renew its leases", "error", err)
+			wait /= 4
+		} else {
+			first = false
+			if r.apply(c, began) || c.missing {
+				wait = min(wait, takeoverPoll)
+			}
+		}
+		r.leasing.wait(ctx, wait)
+	}
+}
+
+// fresh reports whether the leases last long enough to publish under them. Both clocks are asked: one goes on when
+// the machine sleeps, the other does not jump. The caller holds mu.
+func (r *Relay) fresh() bool {
+	now := time.Now().Add(r.cfg.Lease / 3)
+	return now.Before(r.valid) && now.Round(0).Before(r.valid.Round(0))
+}
+
+// renew does in one transaction what there is to do about leases.
+func (r *Relay) renew(ctx context.Context, first bool) (c census, err error) {
+	release := r.releasable()
+	err = r.unit.Do(ctx, func(ctx context.Context) error {
+		var err error
+		c, err = r.renewIn(ctx, uow.DB(ctx).Statement.ConnPool, first, release)
+		return err
+	})
+	return c, err
+}
+
+func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, release []int64) (c census, err error) {
+	x := execer{ctx, conn, r.dialect}
+	ttl := r.cfg.Lease.Microseconds()
+	if first {
+		if err := r.succeed(x); err != nil {
+			return c, err
+		}
+	}
+	n, err := x.exec("UPDATE outbox_member SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner)
+	if err == nil && n == 0 {
+		_, err = x.exec("INSERT INTO outbox_member (owner, expires_at) VALUES (?, {now} + "+itoa(ttl)+")", r.owner)
+	}
+	if err != nil {
+		return c, err
+	}
+	if _, err := x.exec("DELETE FROM outbox_member WHERE expires_at <= {now}"); err != nil {
+		return c, err
+	}
+	if c.members, err = x.strings("SELECT owner FROM outbox_member ORDER BY owner"); err != nil {
+		return c, err
+	}
+	if len(release) > 0 {
+		where, args := r.dialect.among("shard", release)
+		_, err = x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ? AND "+where,
+			append([]any{r.owner}, args...)...)
+		if err != nil {
+			return c, err
+		}
+	}
+	if _, err = x.exec("UPDATE outbox_lease SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner); err != nil {
+		return c, err
+	}
+	where, args := r.dialect.among("shard", share(c.members, r.owner))
+	_, err = x.exec("UPDATE outbox_lease SET owner = ?, epoch = epoch + 1, expires_at = {now} + ? WHERE "+
+		"owner <> ? AND (owner = '' OR expires_at <= {now}) AND "+where,
+		append([]any{r.owner, ttl, r.owner}, args...)...)
+	if err != nil {
+		return c, err
+	}
+	if c.held, err = x.leases("SELECT shard, epoch FROM outbox_lease WHERE owner = ?", r.owner); err != nil {
+		return c, err
+	}
+	for _, shard := range share(c.members, r.owner) {
+		_, ok := c.held[int(shard)]
+		c.missing = c.missing || !ok
+	}
+	c.blockade, err = r.blockades(x, c.held)
+	return c, err
+}
+
+// succeed ends the leases of a relay of the same name, which was killed.
+func (r *Relay) succeed(x execer) error {
+	owners, err := x.strings("SELECT owner FROM outbox_member UNION SELECT owner FROM outbox_lease")
+	if err != nil {
+		return err
+	}
+	for _, o := range owners {
+		if name, _, ok := strings.Cut(o, "#"); !ok || name != r.cfg.Owner {
+			continue
+		}
+		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", o); err != nil {
+			return err
+		}
+		if _, err := x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ?", o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blockades lists the lanes in the retry table whose shard is new to us.
+func (r *Relay) blockades(x execer, held map[int]int64) (list []blockadeRow, err error) {
+	var gained []int64
+	r.mu.Lock()
+	for shard, epoch := range held {
+		if r.held[shard] != epoch {
+			gained = append(gained, int64(shard))
+		}
+	}
+	r.mu.Unlock()
+	if len(gained) == 0 {
+		return nil, nil
+	}
+	where, args := r.dialect.among("shard", gained)
+	err = x.query("SELECT DISTINCT shard, topic, aggregateid, CASE WHEN aggregateid = '' THEN id ELSE '' END "+
+		"FROM outbox_retry WHERE "+where, args, func(rows *sql.Rows) error {
+		var b blockadeRow
+		var key, id string
+		if err := rows.Scan(&b.shard, &b.lane.topic, &key, &id); err != nil {
+			return err
+		}
+		b.lane.key, b.lane.lone = key+id, key == ""
+		list = append(list, b)
+		return nil
+	})
+	return list, err
+}
+
+// share returns the shards of one of the relays that are alive: every len(members)-th.
+func share(members []string, owner string) (shards []int64) {
+	rank := slices.Index(members, owner)
+	for shard := range int64(Shards) {
+		if rank >= 0 && shard%int64(len(members)) == int64(rank) {
+			shards = append(shards, shard)
+		}
+	}
+	return shards
+}
+
+// apply makes what was committed known to the workers, and reports whether shards are to be handed over.
+func (r *Relay) apply(c census, began time.Time) (closing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.valid = began.Add(r.cfg.Lease)
+	desired := map[int]bool{}
+	for _, shard := range share(c.members, r.owner) {
+		desired[int(shard)] = true
+	}
+	for shard := range Shards {
+		epoch, held := c.held[shard]
+		was, had := r.held[shard]
+		if had && (!held || epoch != was) {
+			r.lose(shard)
+		}
+		if held && (!had || epoch != was) || r.closing[shard] && desired[shard] {
+			r.rescan = true
+		}
+		r.closing[shard] = held && !desired[shard]
+		closing = closing || r.closing[shard]
+	}
+	if len(c.held) != len(r.held) {
+		r.cfg.Logger.Info("outbox shards changed", "owner", r.owner, "shards", len(c.held), "relays", len(c.members))
+	}
+	r.held = c.held
+	for _, b := range c.blockade {
+		r.blockade(b.lane, b.shard)
+	}
+	if len(c.blockade) > 0 {
+		r.retrying.set()
+	}
+	r.purge()
+	if r.rescan {
+		r.reading.set()
+	}
+	return closing
+}
+
+// lose forgets what is known of a shard that another relay has now.
+func (r *Relay) lose(shard int) {
+	delete(r.held, shard)
+	for l, b := range r.blocked {
+		if b.shard == shard {
+			delete(r.blocked, l)
+		}
+	}
+	r.barred[shard] = 0
+}
+
+// releasable lists the shards that are to be handed over and have nothing under way.
+func (r *Relay) releasable() (shards []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for shard := range r.held {
+		if r.closing[shard] && r.flying[shard] == 0 {
+			shards = append(shards, int64(shard))
+		}
+	}
+	return shards
+}
+
+// handOver wakes the lease loop if a shard can be handed over. The caller holds mu.
+func (r *Relay) handOver() {
+	for shard := range r.held {
+		if r.closing[shard] && r.flying[shard] == 0 {
+			r.leasing.set()
+			return
+		}
+	}
+}
+
+// release gives all leases back.
+func (r *Relay) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Lease)
+	defer cancel()
+	err := r.unit.Do(ctx, func(ctx context.Context) error {
+		x := execer{ctx, uow.DB(ctx).Statement.ConnPool, r.dialect}
+		if _, err := x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ?", r.owner); err != nil {
+			return err
+		}
+		_, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", r.owner)
+		return err
+	})
+	if err != nil {
+		r.cfg.Logger.Warn("outbox cannot give its leases back; they expire", "error", err)
+	}
+}

@@ -1,0 +1,185 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// Config configures an Outbox; the zero value works.
+type Config struct {
+	// Logger hears of what operators do. nil discards.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate joins every fault of the configuration; there is none to make yet.
+func (c Config) Validate() error { return nil }
+
+// Outbox is a Watermill publisher that writes messages to the transaction in their context. It is safe for
+// concurrent use.
+type Outbox struct {
+	db      *gorm.DB
+	dialect dialect
+	cfg     Config
+	checked atomic.Bool // the database has our number of shards
+
+	mu    sync.Mutex
+	wakes map[*Relay]struct{} // relays of this process
+}
+
+var _ message.Publisher = (*Outbox)(nil)
+
+// New returns an Outbox over db, which must be PostgreSQL, MySQL, MariaDB or SQLite and have the package's tables
+// (see [Migrate]). It does not touch the database.
+func New(db *gorm.DB, cfg Config) (*Outbox, error) {
+	if db == nil {
+		return nil, errors.New("outbox: New needs a database, got nil")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d, err := dialectOf(db)
+	if err != nil {
+		return nil, err
+	}
+	return &Outbox{db: db, dialect: d, cfg: cfg.withDefaults(), wakes: map[*Relay]struct{}{}}, nil
+}
+
+// Publish adds msgs to the unit of work in each message's context. They are inserted just before the commit, all
+// messages of all parts of the transaction by one statement, and leave only if the part that published them
+// commits. A message whose context carries no unit of work is refused with [uow.ErrNoTransaction], and then none
+// of msgs is taken. Metadata is copied; the payload must not change until the commit.
+//
+// The order per topic and key is the order of commits for writers that hold a lock on what the key stands for
+// (they changed its row) while they publish.
+func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
+	records := make([]record, len(msgs))
+	for i, m := range msgs {
+		if !uow.In(m.Context()) {
+			return fmt.Errorf("outbox: publish %s to %s: %w", m.UUID, topic, uow.ErrNoTransaction)
+		}
+		r, err := newRecord(topic, m)
+		if err != nil {
+			return err
+		}
+		records[i] = r
+	}
+	for from := 0; from < len(msgs); {
+		ctx := msgs[from].Context()
+		to := from + 1
+		for to < len(msgs) && msgs[to].Context() == ctx {
+			to++
+		}
+		if err := uow.BeforeCommitLast(ctx, o, o.flush, records[from:to]...); err != nil {
+			return fmt.Errorf("outbox: publish to %s: %w", topic, err)
+		}
+		from = to
+	}
+	return nil
+}
+
+// flush inserts what a transaction's parts published.
+func (o *Outbox) flush(ctx context.Context, records []record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	conn := uow.DB(ctx).Statement.ConnPool
+	if err := o.verify(ctx, conn); err != nil {
+		return err
+	}
+	if err := o.insert(ctx, conn, records); err != nil {
+		return err
+	}
+	return uow.AfterCommit(ctx, o.wake)
+}
+
+// PublishTx inserts msgs at once, in a transaction of the caller's own; their contexts are not looked at. Call it
+// last, when the rows that the keys stand for are locked and nothing but the commit is to come: the messages get
+// their place in the order now, and on PostgreSQL relays look back for them until the transaction ends. Relays of
+// this process learn of the commit by polling. A handle that is not a transaction is refused with
+// [ErrNoTransaction].
+func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) error {
+	if tx == nil {
+		return ErrNoTransaction
+	}
+	if _, ok := tx.Statement.ConnPool.(gorm.TxCommitter); !ok {
+		return ErrNoTransaction
+	}
+	if len(msgs) == 0 {
+		return nil
+	}
+	records := make([]record, len(msgs))
+	for i, m := range msgs {
+		r, err := newRecord(topic, m)
+		if err != nil {
+			return err
+		}
+		records[i] = r
+	}
+	ctx := tx.Statement.Context
+	if err := o.verify(ctx, tx.Statement.ConnPool); err != nil {
+		return err
+	}
+	if err := o.insert(ctx, tx.Statement.ConnPool, records); err != nil {
+		return err
+	}
+	o.wake()
+	return nil
+}
+
+// Close does nothing: an Outbox has no goroutine and does not own the database. It makes Outbox a
+// message.Publisher.
+func (o *Outbox) Close() error { return nil }
+
+// verify compares the recorded number of shards with ours, once.
+func (o *Outbox) verify(ctx context.Context, conn gorm.ConnPool) error {
+	if o.checked.Load() {
+		return nil
+	}
+	var recorded string
+	err := conn.QueryRowContext(ctx, "SELECT value FROM outbox_meta WHERE name = 'shards'").Scan(&recorded)
+	if err != nil {
+		return fmt.Errorf("outbox: read the number of shards (were the tables migrated?): %w", err)
+	}
+	if recorded != strconv.Itoa(Shards) {
+		return fmt.Errorf("%w: %s recorded, %d here", ErrShards, recorded, Shards)
+	}
+	o.checked.Store(true)
+	return nil
+}
+
+// wake tells the relays of this process that there is something to do.
+func (o *Outbox) wake() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for r := range o.wakes {
+		r.hint()
+	}
+}
+
+func (o *Outbox) attach(r *Relay) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.wakes[r] = struct{}{}
+}
+
+func (o *Outbox) detach(r *Relay) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.wakes, r)
+}

@@ -1,0 +1,288 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"math"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+const (
+	span      = 50_000 // how far one read of a table with foreign rows looks
+	resweep   = time.Minute
+	unsettled = 100 * time.Millisecond // longest poll while earlier messages may still commit
+	gapShare  = 4                      // looking back may take a fifth of the reader's time
+)
+
+// A reader reads the table for a relay. Only its goroutine uses it.
+//
+// One scan reads the topics that keep up. A topic whose queue is full gets a scan of its own from there on and is
+// left out of the first until it has caught up; so topics are independent, and memory is bounded.
+type reader struct {
+	relay  *Relay
+	window map[int64]struct{} // messages in our hands: queued, under way, or not yet deleted
+	main   *scan
+	behind map[string]*scan
+	epochs [Shards]int64 // of the shards that may be read; 0 for others
+	whole  bool          // all shards are ours
+
+	lookedBack time.Time // when the last look back ended
+	lookTook   time.Duration
+	swept      time.Time
+}
+
+// A scan is a position in the table, for one topic or for all that are not behind.
+type scan struct {
+	topic string
+	pos   int64 // everything up to here that was visible has been read
+	low   int64 // nothing can appear any more up to here
+	mark  mark
+}
+
+// readLoop reads when it is woken, and polls.
+func (r *Relay) readLoop(ctx context.Context) {
+	rd := &reader{
+		relay: r, window: map[int64]struct{}{}, main: &scan{}, behind: map[string]*scan{}, swept: time.Now(),
+	}
+	poll := minPoll
+	for tries := 0; ctx.Err() == nil; {
+		found, more, err := rd.read(ctx)
+		r.noteRead(err)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.cfg.Logger.Warn("outbox cannot read", "error", err)
+			}
+			rd.restart()
+			_ = sleep(ctx, r.backoff(tries))
+			tries++
+			continue
+		}
+		tries = 0
+		if more {
+			poll = minPoll
+			continue
+		}
+		if found {
+			poll = minPoll
+		}
+		wait := poll
+		if rd.open() {
+			wait = min(wait, unsettled)
+		}
+		if r.reading.wait(ctx, wait) {
+			poll = minPoll
+		} else {
+			poll = min(2*poll, r.cfg.MaxPoll)
+		}
+	}
+}
+
+func (r *Relay) noteRead(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.readErr = err
+	if err == nil {
+		r.lastRead = time.Now()
+	}
+}
+
+// restart begins again at the start of the table; what is in our hands is not taken twice.
+func (rd *reader) restart() {
+	rd.main = &scan{}
+	for t := range rd.behind {
+		rd.behind[t] = &scan{topic: t}
+	}
+	rd.swept = time.Now()
+}
+
+// open reports whether messages may still appear before a position.
+func (rd *reader) open() bool {
+	if rd.relay.dialect.sqlite() {
+		return false // one writer at a time: sequence numbers appear in order
+	}
+	open := rd.main.low < rd.main.pos
+	for _, s := range rd.behind {
+		open = open || s.low < s.pos
+	}
+	return open
+}
+
+// begin takes notice of what happened since the last read. What left our hands was deleted before the read's
+// snapshot, so no read can find it again.
+func (rd *reader) begin() (readable bool) {
+	r := rd.relay
+	r.mu.Lock()
+	removed, rescan := r.removed, r.rescan
+	r.removed, r.rescan = nil, false
+	rd.whole = true
+	for shard := range Shards {
+		rd.epochs[shard] = 0
+		epoch, held := r.held[shard]
+		if held && !r.closing[shard] && r.barred[shard] == 0 {
+			rd.epochs[shard], readable = epoch, true
+		} else {
+			rd.whole = false
+		}
+	}
+	r.mu.Unlock()
+	for _, seq := range removed {
+		delete(rd.window, seq)
+	}
+	if rescan || len(rd.behind) == 0 && time.Since(rd.swept) > resweep {
+		rd.restart()
+	}
+	return readable
+}
+
+// read reads once with every scan that has room. more asks for another read at once.
+func (rd *reader) read(ctx context.Context) (found, more bool, err error) {
+	if !rd.begin() {
+		return false, false, nil
+	}
+	err = rd.relay.reads(ctx, func(conn gorm.ConnPool) error {
+		q := query{execer{ctx, conn, rd.relay.dialect}, rd}
+		found, more, err = rd.forward(q)
+		if err == nil && !rd.relay.dialect.sqlite() && time.Since(rd.lookedBack) >= gapShare*rd.lookTook {
+			var late bool
+			late, err = rd.lookBack(q)
+			found = found || late
+		}
+		return err
+	})
+	return found, more, err
+}
+
+// reads runs fn with plans that keep to the primary key.
+func (r *Relay) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) error {
+	if !r.dialect.postgres() {
+		return fn(r.pool)
+	}
+	tx, err := r.pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, "SELECT "+byPrimaryKey); err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// forward reads what comes after each scan's position.
+func (rd *reader) forward(q query) (found, more bool, err error) {
+	top := int64(math.MaxInt64)
+	if !rd.whole || len(rd.behind) > 0 {
+		if top, err = q.top(); err != nil {
+			return false, false, err
+		}
+		top = max(top, rd.main.pos)
+	}
+	n, more, err := rd.advance(q, rd.main, top, rd.relay.cfg.Buffer)
+	found = n > 0
+	if err != nil {
+		return found, more, err
+	}
+	for name, s := range rd.behind {
+		room := rd.relay.room(name)
+		if room < rd.relay.cfg.Buffer/2 || top == math.MaxInt64 { // the latter: it has only now fallen behind
+			continue
+		}
+		n, again, err := rd.advance(q, s, top, room)
+		found, more = found || n > 0, more || again
+		if err != nil {
+			return found, more, err
+		}
+		if !again && rd.behind[name] == s && s.pos >= rd.main.pos && rd.relay.room(name) > 0 {
+			rd.main.low = min(rd.main.low, s.low)
+			rd.main.mark = mark{}
+			delete(rd.behind, name)
+		}
+	}
+	return found, more, nil
+}
+
+// advance reads up to limit messages after the scan's position and reports whether there is more to read.
+func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more bool, err error) {
+	until := top
+	if top != math.MaxInt64 {
+		until = min(max(top, s.pos), s.pos+span)
+	}
+	recs, err := q.rows(s, until, limit)
+	if err != nil {
+		return 0, false, err
+	}
+	before := s.pos
+	cut := len(recs) == limit
+	switch {
+	case cut, until == math.MaxInt64 && len(recs) > 0:
+		s.pos = recs[len(recs)-1].seq
+	case until != math.MaxInt64:
+		s.pos = until
+	}
+	n = rd.dispatch(s, recs, before)
+	return n, cut || until < top && top != math.MaxInt64, nil
+}
+
+// room returns how many more messages a topic's queue takes.
+func (r *Relay) room(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.moves) >= r.cfg.Buffer {
+		return 0
+	}
+	return r.cfg.Buffer - len(r.topic(name).queue)
+}
+
+// topic returns what is known of a topic. The caller holds mu.
+func (r *Relay) topic(name string) *topic {
+	t := r.topics[name]
+	if t == nil {
+		t = &topic{name: name}
+		r.topics[name] = t
+	}
+	return t
+}
+
+// dispatch hands messages to their topics and returns how many were new.
+func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
+	r := rd.relay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	touched := map[*topic]struct{}{}
+	for i := range recs {
+		rec := recs[i]
+		rec.epoch = rd.epochs[rec.shard]
+		if _, known := rd.window[rec.seq]; known || rec.epoch == 0 || !r.mine(&rec) {
+			continue
+		}
+		if s.topic == "" && rd.behind[rec.topic] != nil {
+			continue
+		}
+		t := r.topic(rec.topic)
+		if len(t.queue) >= r.cfg.Buffer || len(r.moves) >= r.cfg.Buffer {
+			if s.topic == "" {
+				rd.behind[rec.topic] = &scan{topic: rec.topic, pos: min(before, rec.seq-1), low: min(s.low, rec.seq-1)}
+				continue
+			}
+			s.pos = min(s.pos, rec.seq-1)
+			break
+		}
+		rd.window[rec.seq] = struct{}{}
+		n++
+		if b := r.blocked[rec.lane()]; b != nil && b.holds {
+			r.enqueueMove(rec)
+			continue
+		}
+		t.queue = append(t.queue, rec)
+		touched[t] = struct{}{}
+	}
+	for t := range touched {
+		r.start(t)
+	}
+	return n
+}

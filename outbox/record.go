@@ -1,0 +1,200 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+const (
+	// Shards is the number of virtual shards. It is recorded in the database, since the shard of a key decides
+	// which relay publishes it.
+	Shards = 64
+
+	// HeaderKey is the metadata name of a message's key (CloudEvents' partitionkey): messages with the same topic
+	// and key are published in the order in which they were committed. Without it a message has no order.
+	HeaderKey = "ce_partitionkey"
+	// HeaderType is the metadata name of a message's type; it fills the column of that name.
+	HeaderType = "ce_type"
+	// HeaderDeliverAt is the metadata name of the time before which a message is not published, in
+	// [time.RFC3339Nano]. The outbox removes it.
+	HeaderDeliverAt = "surge-deliver-at"
+)
+
+// A record is a message as a row.
+type record struct {
+	seq     int64
+	shard   int
+	id      string
+	topic   string
+	key     string
+	typ     string
+	headers []byte
+	payload []byte
+	due     int64 // microseconds since 1970; 0 is now
+
+	// Known to relays only.
+	epoch    int64 // of the lease under which it was read
+	attempts int
+}
+
+// columns are those that a message keeps in every table.
+const columns = "shard, id, topic, aggregateid, type, headers, payload"
+
+func newRecord(topic string, m *message.Message) (record, error) {
+	r := record{
+		id: m.UUID, topic: topic, payload: m.Payload,
+		key: m.Metadata[HeaderKey], typ: m.Metadata[HeaderType],
+	}
+	if topic == "" {
+		return r, fmt.Errorf("outbox: message %s has no topic", m.UUID)
+	}
+	if at, ok := m.Metadata[HeaderDeliverAt]; ok {
+		t, err := time.Parse(time.RFC3339Nano, at)
+		if err != nil {
+			return r, fmt.Errorf("outbox: message %s: %s: %w", m.UUID, HeaderDeliverAt, err)
+		}
+		if t.After(time.Now()) {
+			r.due = t.UnixMicro()
+		}
+	}
+	if r.payload == nil {
+		r.payload = []byte{}
+	}
+	r.headers = appendHeaders(nil, m.Metadata)
+	r.shard = ShardOf(r.key)
+	if r.key == "" {
+		r.shard = ShardOf(r.id)
+	}
+	return r, nil
+}
+
+// ShardOf returns the shard of a key: FNV-1a, 32 bits, modulo [Shards].
+func ShardOf(key string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key))
+	return int(h.Sum32() % Shards)
+}
+
+// lane names what has to stay in order: a key of a topic. A message without a key has a lane of its own.
+func (r *record) lane() lane {
+	if r.key == "" {
+		return lane{r.topic, r.id, true}
+	}
+	return lane{r.topic, r.key, false}
+}
+
+type lane struct {
+	topic, key string
+	lone       bool
+}
+
+// message returns what the publisher gets.
+func (r *record) message(ctx context.Context) (*message.Message, error) {
+	headers, err := parseHeaders(r.headers)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: headers of message %s: %w", r.id, err)
+	}
+	m := message.NewMessage(r.id, r.payload)
+	m.Metadata = headers
+	m.SetContext(ctx)
+	return m, nil
+}
+
+// scan reads seq and columns, then more.
+func (r *record) scan(rows *sql.Rows, more ...any) error {
+	to := []any{&r.seq, &r.shard, &r.id, &r.topic, &r.key, &r.typ, &r.headers, &r.payload}
+	return rows.Scan(append(to, more...)...)
+}
+
+// appendHeaders encodes metadata as a JSON object of strings.
+func appendHeaders(b []byte, headers message.Metadata) []byte {
+	b = append(b, '{')
+	for k, v := range headers {
+		if k == HeaderDeliverAt {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = appendString(b, k)
+		b = append(b, ':')
+		b = appendString(b, v)
+	}
+	return append(b, '}')
+}
+
+func appendString(b []byte, s string) []byte {
+	if !plain(s) {
+		quoted, _ := json.Marshal(s) //nolint:errchkjson // strings always encode
+		return append(b, quoted...)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// parseHeaders decodes what appendHeaders wrote; anything unusual goes through encoding/json.
+func parseHeaders(b []byte) (message.Metadata, error) {
+	headers := make(message.Metadata, 16)
+	s := string(b)
+	if parsePlain(s, headers) {
+		return headers, nil
+	}
+	clear(headers)
+	if err := json.Unmarshal(b, &headers); err != nil {
+		return nil, err
+	}
+	return headers, nil
+}
+
+// parsePlain decodes an object of strings without escapes or spaces. It reports false for everything else.
+func parsePlain(s string, into message.Metadata) bool {
+	if s == "{}" {
+		return true
+	}
+	for lead := byte('{'); ; lead = ',' {
+		if len(s) == 0 || s[0] != lead {
+			return s == "}" && lead == ','
+		}
+		key, rest, ok := cutString(s[1:])
+		if !ok || len(rest) == 0 || rest[0] != ':' {
+			return false
+		}
+		value, rest, ok := cutString(rest[1:])
+		if !ok {
+			return false
+		}
+		into[key] = value
+		s = rest
+	}
+}
+
+func cutString(s string) (value, rest string, ok bool) {
+	if len(s) == 0 || s[0] != '"' {
+		return "", "", false
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return s[1:i], s[i+1:], true
+		case '\\':
+			return "", "", false
+		}
+	}
+	return "", "", false
+}

@@ -1,0 +1,286 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// Relay moves messages from the table to a publisher: at least once, in order per topic and key, and each topic
+// at its own pace. Any number of relays may run on one database; they share the shards evenly.
+type Relay struct {
+	outbox  *Outbox
+	to      message.Publisher
+	cfg     RelayConfig
+	unit    *uow.UnitOfWork
+	pool    *sql.DB
+	dialect dialect
+
+	running  atomic.Bool
+	reading  signal
+	deleting signal
+	retrying signal
+	waiting  signal // of the scheduler
+	leasing  signal
+
+	mu sync.Mutex
+	*state
+}
+
+// state is what one Run knows. Relay.mu guards it.
+type state struct {
+	owner    string          // unique to this Run
+	sending  context.Context // of the messages; ends when Grace is over
+	workers  sync.WaitGroup
+	stopping chan struct{} // closed when nothing new is to be published
+
+	held    map[int]int64 // epoch of each shard's lease
+	valid   time.Time     // until when the leases last
+	flying  [Shards]int   // messages taken and not yet deleted
+	closing [Shards]bool  // shards to be handed over
+	barred  [Shards]int   // messages that block their shard
+
+	topics  map[string]*topic
+	blocked map[lane]*blockade
+	moves   []move   // to the retry table
+	tried   []*trial // from the retry table
+	acked   []record // published, to be deleted
+	removed []int64  // no longer in our hands
+	rescan  bool     // read again from the beginning
+	paused  bool
+
+	published uint64
+	lastRead  time.Time
+	readErr   error
+}
+
+// NewRelay returns a Relay that publishes what o wrote. The publisher stays the caller's to close, after Run.
+// It should be safe for concurrent use: topics are published concurrently, each by one call at a time.
+//
+// If an error of Publish has a method Failed() []int, it lists the indexes of the messages that were not published,
+// and the others count as published. If it has a method Refused() bool that returns true for a single message,
+// this message can never be published, and it is not asked for proof that others can.
+func NewRelay(o *Outbox, to message.Publisher, cfg RelayConfig) (*Relay, error) {
+	if o == nil || to == nil {
+		return nil, errors.New("outbox: NewRelay needs an outbox and a publisher, got nil")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	pool, err := o.db.DB()
+	if err != nil {
+		return nil, fmt.Errorf("outbox: database handle: %w", err)
+	}
+	if cfg.UnitOfWork == nil {
+		cfg.UnitOfWork, err = uow.New(o.db, uow.Config{Logger: cfg.Logger})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &Relay{
+		outbox: o, to: to, cfg: cfg, unit: cfg.UnitOfWork, pool: pool, dialect: o.dialect,
+		reading: newSignal(), deleting: newSignal(), retrying: newSignal(), waiting: newSignal(), leasing: newSignal(),
+		state: &state{},
+	}, nil
+}
+
+// Run relays until ctx ends, then lets each Publish under way finish, deletes what it published, gives the leases
+// back and returns nil once all its goroutines have ended. Failures of the database and of the publisher are retried
+// for ever, with backoff. Errors: [ErrShards], [ErrRunning], [ErrHung], and what the database said when the tables
+// are missing. A Relay may run again after Run has returned, but not after ErrHung.
+func (r *Relay) Run(ctx context.Context) error {
+	if !r.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	err := r.run(ctx)
+	if !errors.Is(err, ErrHung) {
+		r.running.Store(false)
+	}
+	return err
+}
+
+func (r *Relay) run(ctx context.Context) error {
+	if err := r.outbox.verify(ctx, r.outbox.db.Statement.ConnPool); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	r.reset(sending)
+	r.outbox.attach(r)
+	defer r.outbox.detach(r)
+
+	var first, second sync.WaitGroup // the second outlives the calls of Publish under way
+	for _, loop := range []func(context.Context){r.readLoop, r.scheduleLoop, r.listenLoop} {
+		first.Go(func() { loop(ctx) })
+	}
+	lasting, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	for _, loop := range []func(context.Context){r.leaseLoop, r.deleteLoop, r.retryLoop} {
+		second.Go(func() { loop(lasting) })
+	}
+	<-ctx.Done()
+	r.stop()
+	first.Wait()
+	err := r.awaitWorkers(abandon)
+	finish()
+	second.Wait()
+	if err == nil {
+		r.release(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// stop keeps workers from starting and from publishing more.
+func (r *Relay) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.stopping)
+}
+
+func (r *Relay) reset(sending context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	paused := r.paused
+	r.state = &state{
+		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
+		held: map[int]int64{}, topics: map[string]*topic{}, blocked: map[lane]*blockade{},
+		paused: paused, lastRead: time.Now(),
+	}
+}
+
+// awaitWorkers waits for the Publish calls under way.
+func (r *Relay) awaitWorkers(abandon func()) error {
+	ended := make(chan struct{})
+	go func() { r.workers.Wait(); close(ended) }()
+	for range 2 {
+		grace := time.NewTimer(r.cfg.Grace)
+		select {
+		case <-ended:
+			grace.Stop()
+			return nil
+		case <-grace.C:
+			abandon()
+		}
+	}
+	return ErrHung
+}
+
+// Pause stops publishing, keeps the leases, and returns at once; a Publish under way goes on. It holds for this
+// relay alone and survives Run.
+func (r *Relay) Pause() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.paused = true
+}
+
+// Resume ends a pause.
+func (r *Relay) Resume() {
+	r.mu.Lock()
+	r.paused = false
+	for _, t := range r.topics {
+		r.start(t)
+	}
+	r.mu.Unlock()
+	r.hint()
+}
+
+// Drain waits until every message that was committed before the call has left the outbox table, whoever published
+// it. Messages in the retry table, dead rows and scheduled messages are not waited for. A relay must be running.
+func (r *Relay) Drain(ctx context.Context) error {
+	var last sql.NullInt64
+	if err := r.pool.QueryRowContext(ctx, "SELECT max(seq) FROM outbox").Scan(&last); err != nil {
+		return fmt.Errorf("outbox: drain: %w", err)
+	}
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		var left int64
+		query := r.dialect.sql("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE seq <= ? LIMIT 1) AS x")
+		if err := r.pool.QueryRowContext(ctx, query, last.Int64).Scan(&left); err != nil {
+			return fmt.Errorf("outbox: drain: %w", err)
+		}
+		if left == 0 {
+			return nil
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return fmt.Errorf("outbox: drain: %w", err)
+		}
+	}
+}
+
+// hint wakes the reader and the scheduler.
+func (r *Relay) hint() {
+	r.reading.set()
+	r.waiting.set()
+}
+
+// listenLoop lets another process's commits wake the relay.
+func (r *Relay) listenLoop(ctx context.Context) {
+	if r.cfg.Listen == nil {
+		return
+	}
+	for tries := 0; ctx.Err() == nil; tries++ {
+		began := time.Now()
+		err := r.cfg.Listen(ctx, r.hint)
+		if ctx.Err() != nil {
+			return
+		}
+		r.cfg.Logger.Warn("outbox listener ended", "error", err)
+		if time.Since(began) > time.Minute {
+			tries = 0
+		}
+		if sleep(ctx, r.backoff(tries)) != nil {
+			return
+		}
+	}
+}
+
+// A signal is set any number of times and taken once.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) set() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when the signal is set, d is over or ctx has ended; it reports whether the signal was set.
+func (s signal) wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Relay) backoff(tries int) time.Duration {
+	return min(r.cfg.MaxBackoff, r.cfg.Backoff<<min(max(tries, 0), 20))
+}

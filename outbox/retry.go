@@ -1,0 +1,277 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+const (
+	maxTrials    = 100 // heads looked at in a round
+	maxFollowers = 256 // messages tried behind a head
+	maxError     = 2_000
+)
+
+// A move takes a message from outbox to outbox_retry: one that was refused, or one behind it.
+type move struct {
+	rec record
+	err error         // nil for one behind
+	due time.Duration // from now
+}
+
+// A trial publishes messages of the retry table: a head, and if that works what waits behind it.
+type trial struct {
+	rows []record
+	done int   // how many were published, from the front
+	err  error // of the next one
+	cost int   // attempts that err costs: 0 or 1
+}
+
+// A blockade is a lane that has rows in the retry table.
+type blockade struct {
+	shard int
+	holds bool   // later messages of the lane wait behind it
+	bars  bool   // the whole shard waits
+	busy  bool   // a trial of it is under way
+	seen  uint64 // what the publisher had taken of the topic at the last trial
+}
+
+// refuse gives a message that was taken to the retry table. The caller holds mu.
+func (r *Relay) refuse(t *topic, rec record, err error) {
+	r.cfg.Logger.Warn("outbox message refused", "topic", t.name, "id", rec.id, "error", err)
+	r.moves = append(r.moves, move{rec: rec, err: err, due: r.backoff(0)})
+	b := r.blockade(rec.lane(), rec.shard)
+	b.seen = t.accepted
+	r.retrying.set()
+}
+
+// blockade returns the lane's blockade, and sets it up by the topic's policy if there is none.
+func (r *Relay) blockade(l lane, shard int) *blockade {
+	if b := r.blocked[l]; b != nil {
+		return b
+	}
+	policy := r.cfg.Poison(l.topic)
+	b := &blockade{shard: shard, holds: policy == BlockKey, bars: policy == BlockShard}
+	r.blocked[l] = b
+	if b.bars {
+		r.barred[shard]++
+		r.purge()
+	}
+	return b
+}
+
+// unblock frees a lane, and its shard if it was the last to bar it.
+func (r *Relay) unblock(l lane) {
+	b := r.blocked[l]
+	delete(r.blocked, l)
+	if b == nil || !b.bars {
+		return
+	}
+	r.barred[b.shard]--
+	if r.barred[b.shard] == 0 {
+		r.rescan = true
+		r.reading.set()
+	}
+}
+
+// follow takes the messages of blocked lanes out of a queue and sends them after those in the retry table.
+func (r *Relay) follow(queue []record, blocked map[lane]bool) []record {
+	if len(blocked) == 0 {
+		return queue
+	}
+	kept := queue[:0]
+	for i := range queue {
+		if blocked[queue[i].lane()] {
+			r.enqueueMove(queue[i])
+		} else {
+			kept = append(kept, queue[i])
+		}
+	}
+	clear(queue[len(kept):])
+	return kept
+}
+
+// enqueueMove sends a message that was not taken behind those in the retry table.
+func (r *Relay) enqueueMove(rec record) {
+	r.flying[rec.shard]++
+	r.moves = append(r.moves, move{rec: rec})
+	r.retrying.set()
+}
+
+// retryLoop alone writes the retry table: it appends, tries and removes, so the order of a lane is its own.
+func (r *Relay) retryLoop(ctx context.Context) {
+	for tries := 0; ; {
+		ended := ctx.Err() != nil
+		err := r.retryRound(context.WithoutCancel(ctx))
+		if ended {
+			return
+		}
+		if err != nil {
+			r.cfg.Logger.Warn("outbox cannot tend its retries", "error", err)
+			_ = sleep(ctx, r.backoff(tries))
+			tries++
+			continue
+		}
+		tries = 0
+		wait := time.Minute
+		if r.blocking() {
+			wait = min(max(r.cfg.Backoff, minPoll), time.Second)
+		}
+		r.retrying.wait(ctx, wait)
+	}
+}
+
+func (r *Relay) blocking() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.blocked) > 0
+}
+
+func (r *Relay) retryRound(ctx context.Context) error {
+	if err := r.storeMoves(ctx); err != nil {
+		return fmt.Errorf("move: %w", err)
+	}
+	if err := r.settleTrials(ctx); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	if !r.blocking() {
+		return nil
+	}
+	trials, err := r.dueTrials(ctx)
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, tr := range trials {
+		r.offer(tr)
+	}
+	return nil
+}
+
+// offer hands a trial to its topic's worker. The caller holds mu.
+func (r *Relay) offer(tr *trial) {
+	head := &tr.rows[0]
+	_, held := r.held[head.shard]
+	t := r.topic(head.topic)
+	if !held || t.failures > 0 || r.closing[head.shard] {
+		return
+	}
+	b := r.blockade(head.lane(), head.shard)
+	if b.busy {
+		return
+	}
+	b.busy = true
+	r.flying[head.shard]++
+	t.trials = append(t.trials, tr)
+	r.start(t)
+}
+
+// try publishes the head of a trial alone and then the rest at once.
+func (r *Relay) try(t *topic, tr *trial) {
+	_, err := r.send(t.name, tr.rows[:1])
+	if err == nil {
+		tr.done = 1
+	}
+	if rest := tr.rows[tr.done:]; err == nil && len(rest) > 0 {
+		var failed map[int]bool
+		failed, err = r.send(t.name, rest)
+		for i := range rest {
+			if err != nil && (failed == nil || failed[i]) {
+				break
+			}
+			tr.done++
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.sentAt = time.Time{}
+	tr.err = err
+	t.accepted += uint64(tr.done)
+	r.published += uint64(tr.done)
+	if b := r.blocked[tr.rows[0].lane()]; b != nil {
+		if err != nil && (refused(err) || t.accepted > b.seen) {
+			tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault
+		}
+		b.seen = t.accepted
+	}
+	r.tried = append(r.tried, tr)
+	r.retrying.set()
+}
+
+// storeMoves writes the pending moves in a transaction.
+func (r *Relay) storeMoves(ctx context.Context) error {
+	r.mu.Lock()
+	moves := r.moves
+	r.moves = nil
+	r.mu.Unlock()
+	if len(moves) == 0 {
+		return nil
+	}
+	err := r.unit.Do(ctx, func(ctx context.Context) error {
+		conn := uow.DB(ctx).Statement.ConnPool
+		held, err := r.heldIn(ctx, conn, r.dialect.update)
+		if err != nil {
+			return err
+		}
+		return r.moveRows(ctx, conn, moves, held)
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.moves = append(moves, r.moves...)
+		return err
+	}
+	for i := range moves {
+		r.flying[moves[i].rec.shard]--
+		r.removed = append(r.removed, moves[i].rec.seq)
+	}
+	r.handOver()
+	return nil
+}
+
+func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, held map[int]bool) error {
+	var seqs []int64
+	for i := range moves {
+		if held[moves[i].rec.shard] {
+			seqs = append(seqs, moves[i].rec.seq)
+		}
+	}
+	if len(seqs) == 0 {
+		return nil
+	}
+	where, args := r.dialect.among("seq", seqs)
+	const cols = "seq, " + columns + ", created_at"
+	for _, q := range []string{
+		"INSERT INTO outbox_retry (" + cols + ", attempts, due_at, error) SELECT " + cols + ", 0, 0, '' FROM outbox WHERE ",
+		"DELETE FROM outbox WHERE ",
+	} {
+		if _, err := conn.ExecContext(ctx, r.dialect.sql(q+where), args...); err != nil {
+			return err
+		}
+	}
+	for i := range moves {
+		m := &moves[i]
+		if m.err == nil || !held[m.rec.shard] {
+			continue
+		}
+		_, err := conn.ExecContext(ctx,
+			r.dialect.sql("UPDATE outbox_retry SET attempts = 1, due_at = {now} + ?, error = ? WHERE seq = ?"),
+			m.due.Microseconds(), errorText(m.err), m.rec.seq)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func errorText(err error) string {
+	text := err.Error()
+	if len(text) > maxError {
+		text = text[:maxError]
+	}
+	return cleanText(text)
+}

@@ -1,0 +1,121 @@
+package outbox
+
+import "time"
+
+const (
+	probes    = 4  // failures in a row, before any success, after which a sweep takes the publisher to be down
+	breakdown = 16 // failures in a row, after a success, after which it takes it to have gone down
+)
+
+// A sweep publishes messages one by one after a batch has failed, to tell a publisher that is down from messages
+// that it refuses. It holds no lock; only its topic's worker has it.
+type sweep struct {
+	relay   *Relay
+	topic   *topic
+	batch   []record
+	outcome []outcome
+	held    map[lane]bool // lanes with a message that was not published
+	tried   int           // index of the last message tried
+	row     int           // failures in a row
+	some    bool          // something was published
+	err     error
+}
+
+// outcome is what became of one message of a sweep.
+type outcome struct {
+	published bool
+	err       error // of a message tried and not published
+}
+
+// sweep publishes batch one by one, skipping what is behind a message that failed, and returns how long to rest.
+// While the publisher is down nothing costs an attempt; a message that fails while others pass does.
+func (r *Relay) sweep(t *topic, batch []record) time.Duration {
+	s := &sweep{relay: r, topic: t, batch: batch, outcome: make([]outcome, len(batch)), held: map[lane]bool{}}
+	s.run(t.offset % len(batch))
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.sentAt = time.Time{}
+	var back []record
+	blocked := map[lane]bool{}
+	for i := range batch {
+		rec, o := batch[i], s.outcome[i]
+		switch {
+		case o.published:
+			r.accept(t, rec)
+		case o.err != nil && (s.some || refused(o.err)):
+			r.refuse(t, rec, o.err)
+			if r.cfg.Poison(t.name) == BlockKey {
+				blocked[rec.lane()] = true
+			}
+		case blocked[rec.lane()]:
+			r.moves = append(r.moves, move{rec: rec})
+		default:
+			back = append(back, rec)
+		}
+	}
+	t.queue = r.follow(t.queue, blocked)
+	r.giveBack(t, back)
+	if s.some || len(back) < len(batch) {
+		t.failures, t.err, t.offset = 0, nil, 0
+		return 0
+	}
+	if s.err == nil { // it was cut short before the first message
+		return minPoll
+	}
+	t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
+	return r.fail(t, s.err)
+}
+
+// run tries the messages from the given index on.
+func (s *sweep) run(from int) {
+	for i := range s.batch[:from] {
+		s.held[s.batch[i].lane()] = true
+	}
+	for i := from; i < len(s.batch) && s.relay.sendable(); i++ {
+		l := s.batch[i].lane()
+		if s.held[l] {
+			continue
+		}
+		_, err := s.relay.send(s.topic.name, s.batch[i:i+1])
+		s.tried = i
+		if err == nil {
+			s.outcome[i].published, s.some, s.row = true, true, 0
+			continue
+		}
+		s.outcome[i].err, s.err = err, err
+		s.held[l] = true
+		if refused(err) {
+			continue
+		}
+		s.row++
+		if !s.some && s.row == probes {
+			return
+		}
+		if s.row == breakdown {
+			s.forgive(i)
+			return
+		}
+	}
+}
+
+// forgive takes back the failures in a row that end at index i: the publisher went down.
+func (s *sweep) forgive(i int) {
+	for ; i >= 0 && !s.outcome[i].published; i-- {
+		if !refused(s.outcome[i].err) {
+			s.outcome[i].err = nil
+		}
+	}
+}
+
+// sendable reports whether the relay may still publish: it goes on, and its leases last.
+func (r *Relay) sendable() bool {
+	select {
+	case <-r.stopping:
+		return false
+	default:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fresh()
+}

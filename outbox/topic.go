@@ -1,0 +1,248 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// A topic is what a relay has in memory for one topic. At most one Publish is under way for it, by the worker
+// that lives as long as there is something to do: this keeps the order, and no topic waits for another.
+type topic struct {
+	name    string
+	queue   []record // to be published, in order
+	trials  []*trial // from the retry table
+	running bool
+
+	failures int       // in a row
+	since    time.Time // of the first of them
+	err      error     // of the last of them
+	offset   int       // where the next sweep begins
+	sentAt   time.Time // when the Publish under way began; zero when none is
+	accepted uint64    // messages that the publisher took
+}
+
+// start starts the topic's worker if it has work. The caller holds mu.
+func (r *Relay) start(t *topic) {
+	if t.running || r.paused || len(t.queue)+len(t.trials) == 0 {
+		return
+	}
+	select {
+	case <-r.stopping:
+		return
+	default:
+	}
+	t.running = true
+	s := r.state
+	s.workers.Go(func() { r.work(t) })
+}
+
+// work publishes until there is nothing to do.
+func (r *Relay) work(t *topic) {
+	for {
+		batch, tr := r.take(t)
+		var pause time.Duration
+		switch {
+		case tr != nil:
+			r.try(t, tr)
+		case len(batch) == 0:
+			return
+		case t.failures == 0: // only the worker changes it
+			pause = r.publishBatch(t, batch)
+		default:
+			pause = r.sweep(t, batch)
+		}
+		if pause > 0 {
+			r.rest(pause)
+		}
+	}
+}
+
+// rest pauses a worker, unless the relay stops.
+func (r *Relay) rest(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.stopping:
+	}
+}
+
+// take returns what the worker publishes next. Without work, or when the relay stops, the worker ends.
+func (r *Relay) take(t *topic) ([]record, *trial) {
+	for {
+		r.mu.Lock()
+		if r.idle(t) {
+			t.running = false
+			r.mu.Unlock()
+			return nil, nil
+		}
+		if r.fresh() {
+			break
+		}
+		r.mu.Unlock()
+		r.rest(minPoll) // for the next renewal of the leases
+	}
+	defer r.mu.Unlock()
+	if len(t.trials) > 0 && t.failures == 0 {
+		tr := t.trials[0]
+		t.trials = t.trials[1:]
+		t.sentAt = time.Now()
+		return nil, tr
+	}
+	batch := t.queue[:min(len(t.queue), r.cfg.Batch)]
+	t.queue = t.queue[len(batch):]
+	for i := range batch {
+		r.flying[batch[i].shard]++
+	}
+	t.sentAt = time.Now()
+	if len(t.queue) <= r.cfg.Buffer/2 {
+		r.reading.set()
+	}
+	return batch, nil
+}
+
+// idle reports whether the worker has nothing to do.
+func (r *Relay) idle(t *topic) bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+	}
+	return r.paused || len(t.queue) == 0 && (len(t.trials) == 0 || t.failures > 0)
+}
+
+// mine reports whether a message may be published under the lease under which it was read.
+func (r *Relay) mine(rec *record) bool {
+	epoch, ok := r.held[rec.shard]
+	return ok && epoch == rec.epoch && !r.closing[rec.shard] && r.barred[rec.shard] == 0
+}
+
+// purge drops from the queues what is not ours to publish any longer. The caller holds mu.
+func (r *Relay) purge() {
+	for _, t := range r.topics {
+		t.queue = r.filter(t.queue)
+		t.trials = slices.DeleteFunc(t.trials, func(tr *trial) bool {
+			if _, ok := r.held[tr.rows[0].shard]; ok {
+				return false
+			}
+			r.flying[tr.rows[0].shard]--
+			return true
+		})
+	}
+}
+
+// filter returns the messages that are ours to publish and lets go of the others.
+func (r *Relay) filter(recs []record) []record {
+	n := 0
+	for i := range recs {
+		if !r.mine(&recs[i]) {
+			r.removed = append(r.removed, recs[i].seq)
+			continue
+		}
+		recs[n] = recs[i]
+		n++
+	}
+	clear(recs[n:])
+	return recs[:n]
+}
+
+// publishBatch publishes batch by one call and returns how long to rest.
+func (r *Relay) publishBatch(t *topic, batch []record) time.Duration {
+	failed, err := r.send(t.name, batch)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.sentAt = time.Time{}
+	if err == nil {
+		r.accept(t, batch...)
+		return 0
+	}
+	var back []record
+	for i := range batch {
+		if failed == nil || failed[i] {
+			back = append(back, batch[i])
+		} else {
+			r.accept(t, batch[i])
+		}
+	}
+	r.giveBack(t, back)
+	return r.fail(t, err)
+}
+
+// accept notes that messages were published; the deleter does the rest.
+func (r *Relay) accept(t *topic, recs ...record) {
+	if len(recs) == 0 {
+		return
+	}
+	t.accepted += uint64(len(recs))
+	t.failures, t.err, t.offset = 0, nil, 0
+	r.published += uint64(len(recs))
+	r.acked = append(r.acked, recs...)
+	r.deleting.set()
+}
+
+// giveBack puts messages that were taken back in front of the queue.
+func (r *Relay) giveBack(t *topic, back []record) {
+	for i := range back {
+		r.flying[back[i].shard]--
+	}
+	back = r.filter(back)
+	t.queue = append(back[:len(back):len(back)], t.queue...)
+}
+
+// fail notes a failure of the topic and returns how long to rest.
+func (r *Relay) fail(t *topic, err error) time.Duration {
+	if t.failures == 0 {
+		t.since = time.Now()
+	}
+	t.failures++
+	t.err = err
+	r.cfg.Logger.Warn("outbox cannot publish", "topic", t.name, "failures", t.failures, "error", err)
+	d := r.backoff(t.failures - 1)
+	return d/2 + rand.N(d/2+1)
+}
+
+// send publishes messages. After an error, failed tells which were not published; nil means any.
+func (r *Relay) send(topic string, recs []record) (failed map[int]bool, err error) {
+	msgs := make([]*message.Message, len(recs))
+	for i := range recs {
+		if msgs[i], err = recs[i].message(r.sending); err != nil {
+			return nil, refusedError{err}
+		}
+	}
+	err = r.publish(topic, msgs)
+	var partial interface{ Failed() []int }
+	if err != nil && errors.As(err, &partial) {
+		failed = map[int]bool{}
+		for _, i := range partial.Failed() {
+			failed[i] = true
+		}
+	}
+	return failed, err
+}
+
+func (r *Relay) publish(topic string, msgs []*message.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("outbox: publisher panicked: %v", v)
+		}
+	}()
+	return r.to.Publish(topic, msgs...)
+}
+
+// refusedError is the error of a message that can never be published.
+type refusedError struct{ err error }
+
+func (e refusedError) Error() string { return e.err.Error() }
+func (e refusedError) Unwrap() error { return e.err }
+func (e refusedError) Refused() bool { return true }
+
+// refused reports whether err says that the message, not the publisher, is to blame.
+func refused(err error) bool {
+	var r interface{ Refused() bool }
+	return errors.As(err, &r) && r.Refused()
+}

@@ -1,0 +1,166 @@
+package outbox
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// cleanText makes any text storable: valid UTF-8 without NUL, which PostgreSQL refuses.
+func cleanText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "�"), "\x00", "�")
+}
+
+// dueTrials loads the heads that are due, each with what waits behind it.
+func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
+	shards := r.shards()
+	if len(shards) == 0 {
+		return nil, nil
+	}
+	where, args := r.dialect.among("r.shard", shards)
+	heads, err := r.retryRows(ctx, where+` AND r.due_at <= {now} AND (r.aggregateid = '' OR NOT EXISTS (
+		SELECT 1 FROM outbox_retry p WHERE p.topic = r.topic AND p.aggregateid = r.aggregateid AND p.seq < r.seq))
+		ORDER BY r.due_at, r.seq LIMIT ?`, append(args, maxTrials)...)
+	if err != nil {
+		return nil, err
+	}
+	var trials []*trial
+	for _, head := range heads {
+		tr := &trial{rows: []record{head}}
+		trials = append(trials, tr)
+		if head.key == "" || r.cfg.Poison(head.topic) != BlockKey {
+			continue
+		}
+		behind, err := r.retryRows(ctx, "r.topic = ? AND r.aggregateid = ? AND r.seq > ? ORDER BY r.seq LIMIT ?",
+			head.topic, head.key, head.seq, maxFollowers)
+		if err != nil {
+			return nil, err
+		}
+		tr.rows = append(tr.rows, behind...)
+	}
+	return trials, nil
+}
+
+func (r *Relay) retryRows(ctx context.Context, where string, args ...any) (recs []record, err error) {
+	rows, err := r.pool.QueryContext(ctx, r.dialect.sql(
+		"SELECT seq, "+columns+", attempts FROM outbox_retry r WHERE "+where), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var rec record
+		if err := rec.scan(rows, &rec.attempts); err != nil {
+			return nil, err
+		}
+		recs = append(recs, rec)
+	}
+	return recs, rows.Err()
+}
+
+// settleTrials writes down what became of trials: published rows go, the one that failed waits or dies.
+func (r *Relay) settleTrials(ctx context.Context) error {
+	r.mu.Lock()
+	tried := r.tried
+	r.tried = nil
+	r.mu.Unlock()
+	if len(tried) == 0 {
+		return nil
+	}
+	empty := map[lane]bool{}
+	err := r.unit.Do(ctx, func(ctx context.Context) error {
+		clear(empty)
+		conn := uow.DB(ctx).Statement.ConnPool
+		held, err := r.heldIn(ctx, conn, r.dialect.update)
+		if err != nil {
+			return err
+		}
+		for _, tr := range tried {
+			if !held[tr.rows[0].shard] {
+				continue
+			}
+			left, err := r.settle(ctx, conn, tr)
+			if err != nil {
+				return err
+			}
+			empty[tr.rows[0].lane()] = left == 0
+		}
+		return nil
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.tried = append(tried, r.tried...)
+		return err
+	}
+	for _, tr := range tried {
+		r.flying[tr.rows[0].shard]--
+		l := tr.rows[0].lane()
+		if b := r.blocked[l]; b != nil {
+			b.busy = false
+		}
+		moving := slices.ContainsFunc(r.moves, func(m move) bool { return m.rec.lane() == l })
+		if empty[l] && !moving {
+			r.unblock(l)
+		} else {
+			r.retrying.set()
+		}
+	}
+	r.handOver()
+	return nil
+}
+
+// settle writes down one trial and returns how many rows its lane has left.
+func (r *Relay) settle(ctx context.Context, conn gorm.ConnPool, tr *trial) (left int64, err error) {
+	gone := make([]int64, 0, tr.done+1)
+	for i := range tr.rows[:tr.done] {
+		gone = append(gone, tr.rows[i].seq)
+	}
+	if tr.err != nil && tr.done < len(tr.rows) {
+		rec := &tr.rows[tr.done]
+		attempts := rec.attempts + tr.cost
+		if attempts >= r.cfg.Attempts {
+			if err := r.bury(ctx, conn, rec, attempts, tr.err); err != nil {
+				return 0, err
+			}
+			gone = append(gone, rec.seq)
+		} else {
+			_, err := conn.ExecContext(ctx,
+				r.dialect.sql("UPDATE outbox_retry SET attempts = ?, due_at = {now} + ?, error = ? WHERE seq = ?"),
+				attempts, r.backoff(attempts).Microseconds(), errorText(tr.err), rec.seq)
+			if err != nil {
+				return 0, err
+			}
+		}
+	}
+	where, args := r.dialect.among("seq", gone)
+	if _, err := conn.ExecContext(ctx, r.dialect.sql("DELETE FROM outbox_retry WHERE "+where), args...); err != nil {
+		return 0, err
+	}
+	l := tr.rows[0].lane()
+	lane, key := "aggregateid = ?", l.key
+	if l.lone {
+		lane = "aggregateid = '' AND id = ?"
+	}
+	err = conn.QueryRowContext(ctx,
+		r.dialect.sql("SELECT count(*) FROM outbox_retry WHERE topic = ? AND "+lane), l.topic, key).Scan(&left)
+	return left, err
+}
+
+// bury copies a message of the retry table to the dead ones.
+func (r *Relay) bury(ctx context.Context, conn gorm.ConnPool, rec *record, attempts int, cause error) error {
+	const cols = "seq, " + columns + ", created_at"
+	r.cfg.Logger.Error("outbox message given up", "topic", rec.topic, "id", rec.id, "attempts", attempts, "error", cause)
+	_, err := conn.ExecContext(ctx, r.dialect.sql("INSERT INTO outbox_dead ("+cols+
+		", attempts, error, died_at, state, actor, reason, acted_at) SELECT "+cols+
+		", 0, '', {now}, 'dead', '', '', 0 FROM outbox_retry WHERE seq = ?"), rec.seq)
+	if err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, r.dialect.sql("UPDATE outbox_dead SET attempts = ?, error = ? WHERE seq = ?"),
+		attempts, errorText(cause), rec.seq)
+	return err
+}
