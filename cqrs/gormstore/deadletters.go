@@ -45,14 +45,14 @@ func NewDeadLetters(work *uow.UnitOfWork, cfg DeadLettersConfig) (*DeadLetters, 
 const deadColumns = recordColumns + ",state,blocking,reason,died_at"
 
 type deadRow struct {
-	recordRow
+	Record        recordRow `gorm:"embedded"`
 	State, Reason string
 	Blocking      bool
 	DiedAt        int64
 }
 
 func (r deadRow) letter() (*cqrs.DeadLetter, error) {
-	rec, err := r.record()
+	rec, err := r.Record.record()
 	return &cqrs.DeadLetter{
 		Record: rec, Reason: r.Reason, Blocking: r.Blocking, DiedAt: time.UnixMicro(r.DiedAt).UTC(),
 	}, err

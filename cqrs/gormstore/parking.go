@@ -91,13 +91,13 @@ func appendTo(tx *gorm.DB, messages []*cqrs.Parked, known map[string]bool) error
 }
 
 type parkedRow struct {
-	recordRow
+	Record        recordRow `gorm:"embedded"` // GORM does not see what an unexported name embeds
 	Blocked, Dead bool
 	Lease         string
 }
 
 func (r parkedRow) parked(lease string) (*cqrs.Parked, error) {
-	rec, err := r.record()
+	rec, err := r.Record.record()
 	return &cqrs.Parked{Record: rec, Blocked: r.Blocked, Dead: r.Dead, Lease: lease}, err
 }
 
@@ -126,7 +126,7 @@ func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.D
 	leased := make([]*cqrs.Parked, len(rows))
 	ids := make([]string, len(rows))
 	for i, r := range rows {
-		ids[i] = r.ID
+		ids[i] = r.Record.ID
 		if leased[i], err = r.parked(lease); err != nil {
 			return nil, err
 		}
@@ -144,7 +144,7 @@ func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.D
 func followers(tx *gorm.DB, group string, queues []string, limit int) ([]parkedRow, error) {
 	now := nowOn(tx)
 	type row struct {
-		parkedRow
+		Row  parkedRow `gorm:"embedded"`
 		Due  bool
 		Rank int
 	}
@@ -158,11 +158,12 @@ func followers(tx *gorm.DB, group string, queues []string, limit int) ([]parkedR
 	stopped := map[string]bool{}
 	var run []parkedRow
 	for _, r := range rows {
-		if len(run) == limit || stopped[r.Queue] || r.Blocked || !r.Due {
-			stopped[r.Queue] = true
+		queue := r.Row.Record.Queue
+		if len(run) == limit || stopped[queue] || r.Row.Blocked || !r.Due {
+			stopped[queue] = true
 			continue
 		}
-		run = append(run, r.parkedRow)
+		run = append(run, r.Row)
 	}
 	return run, nil
 }
