@@ -35,9 +35,7 @@ type OrderRejected struct {
 
 // CancelRequested says that the customer changed their mind.
 type CancelRequested struct {
-	OrderID   string `json:"order_id"`
-	Confirmed bool   `json:"confirmed"` // too late to undo: a refund is wanted
-	Total     int64  `json:"total"`
+	OrderID string `json:"order_id"`
 }
 
 // OrderCancelled says that nothing is left of the order. It is also the answer to [CancelOrder].

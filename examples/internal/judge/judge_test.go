@@ -27,7 +27,7 @@ var sound = map[string]string{
 	"order": `INSERT INTO orders VALUES ('a','confirmed',100,0,1000000), ('b','confirmed',50,0,2000000),
 		('c','rejected',10,0,3000000), ('d','cancelled',30,1,4000000)`,
 	"shipping": `INSERT INTO saga_instances VALUES ('fulfil-order','a','completed'), ('fulfil-order','b','completed'),
-		('fulfil-order','c','compensated'), ('fulfil-order','d','completed'), ('refund-order','d','completed')`,
+		('fulfil-order','c','compensated'), ('fulfil-order','d','cancelled')`,
 	"bank": `INSERT INTO ledger (operation, reference, amount) VALUES ('authorize','a',100), ('capture','a',100),
 		('capture','b',50), ('authorize','c',10), ('void','c',10), ('capture','d',30), ('refund','d',30)`,
 	"inventory": `INSERT INTO products VALUES ('hat',10,7), ('cap',5,5);

@@ -90,7 +90,7 @@ func readSagas(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error {
 		if o != nil && kind == "fulfil-order" {
 			o.fulfilled = true
 		}
-		ended := status == "completed" || status == "compensated"
+		ended := status == "completed" || status == "compensated" || status == "cancelled"
 		pending := o != nil && o.status != "confirmed" && o.status != "rejected" && o.status != "cancelled"
 		switch {
 		case o == nil:
@@ -103,7 +103,8 @@ func readSagas(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error {
 }
 
 func readLedger(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error {
-	const query = `SELECT reference, sum(operation = 'capture'), sum(CASE operation WHEN 'capture' THEN amount ELSE -amount END)
+	const query = `SELECT reference, sum(operation = 'capture'),
+			sum(CASE operation WHEN 'capture' THEN amount ELSE -amount END)
 		FROM ledger WHERE refused = '' AND operation IN ('capture', 'refund') GROUP BY reference`
 	return each(ctx, db, query, func(rows *sql.Rows) error {
 		var id string

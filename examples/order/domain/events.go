@@ -28,9 +28,8 @@ type OrderRejected struct {
 // CancelRequested says that the customer changed their mind. Whether the order's steps are undone
 // or the money is refunded depends on how far it came.
 type CancelRequested struct {
-	ID        OrderID
-	Confirmed bool // the order was confirmed before: what follows is a refund
-	At        time.Time
+	ID OrderID
+	At time.Time
 }
 
 // OrderCancelled says that nothing is left of the order: no stock, no charge.

@@ -107,8 +107,8 @@ func (o *Order) ID() OrderID { return o.s.ID }
 // Status says where the order stands.
 func (o *Order) Status() Status { return o.s.Status }
 
-// Confirm is the saga's word that everything is done. A customer who asked to cancel in between is
-// remembered: the request is recorded again, now to be met by a refund. Confirming twice does nothing.
+// Confirm is the saga's word that everything is done. A customer may have asked to cancel in between: the saga
+// knows, and undoes it next. Confirming twice does nothing.
 func (o *Order) Confirm(at time.Time) error {
 	switch o.s.Status {
 	case Confirmed:
@@ -119,9 +119,6 @@ func (o *Order) Confirm(at time.Time) error {
 	}
 	o.s.Status, o.s.ClosedAt = Confirmed, at
 	o.Record(OrderConfirmed{ID: o.s.ID, At: at})
-	if o.s.CancelRequested {
-		o.Record(CancelRequested{ID: o.s.ID, Confirmed: true, At: at})
-	}
 	return nil
 }
 
@@ -155,16 +152,17 @@ func (o *Order) RequestCancel(at time.Time) error {
 		return nil
 	}
 	o.s.CancelRequested = true
-	o.Record(CancelRequested{ID: o.s.ID, Confirmed: o.s.Status == Confirmed, At: at})
+	o.Record(CancelRequested{ID: o.s.ID, At: at})
 	return nil
 }
 
-// Cancel is the saga's word that the money went back and the stock too. Cancelling twice does nothing.
+// Cancel is the saga's word that the money went back and the stock too, whether or not it had come to confirm the
+// order. Cancelling twice does nothing.
 func (o *Order) Cancel(at time.Time) error {
 	switch o.s.Status {
 	case Cancelled:
 		return nil
-	case Confirmed:
+	case Pending, Confirmed:
 	default:
 		return fmt.Errorf("%w: %s is %s, there is nothing to refund", ErrWrongState, o.s.ID, o.s.Status)
 	}
