@@ -1,0 +1,98 @@
+package kafkabus
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// A Bus publishes to and consumes from one Kafka cluster. All methods are safe for concurrent use.
+// It connects when first used, and again whenever a connection is lost.
+type Bus struct {
+	brokers []string
+	cfg     Config
+
+	mu      sync.Mutex
+	closed  bool
+	closers map[interface{ Close() error }]struct{}
+}
+
+// New makes a bus. It checks the configuration, and neither connects nor starts anything.
+func New(brokers []string, cfg Config) (*Bus, error) {
+	if len(brokers) == 0 {
+		return nil, errors.New("kafkabus: no brokers given")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Bus{
+		brokers: slices.Clone(brokers),
+		cfg:     cfg.withDefaults(),
+		closers: make(map[interface{ Close() error }]struct{}),
+	}, nil
+}
+
+// Publisher returns a publisher with a connection of its own; close it, or the bus, when done.
+//
+// Its Publish returns nil once all in-sync replicas have every message, else a [*PublishError].
+// The context of the first message bounds the wait; a send cannot be recalled, so what was under way
+// then may still arrive, late and twice. Messages of one key keep their order also when Publish fails
+// and is repeated: after a failure the connection is replaced, and until a batch has succeeded there is
+// at most one message per key on its way.
+func (b *Bus) Publisher() message.Publisher {
+	p := &publisher{bus: b}
+	if !b.adopt(p) {
+		p.closed = true
+	}
+	return p
+}
+
+// Subscriber returns one member of group, which reads all topics it subscribes to. It joins the group
+// shortly after its first Subscribe. Beside message.Subscriber it implements
+// message.SubscribeInitializer, which creates a topic, and Lag(ctx) (map[string]int64, error).
+// It returns [ErrClosed] once the bus is closed.
+func (b *Bus) Subscriber(group string) (message.Subscriber, error) {
+	if group == "" {
+		return nil, errors.New("kafkabus: group is empty")
+	}
+	s := newSubscriber(b, group)
+	if !b.adopt(s) {
+		return nil, ErrClosed
+	}
+	return s, nil
+}
+
+// Close closes all publishers and subscribers, subscribers as their own Close does. Closing twice is harmless.
+func (b *Bus) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	closers := make([]interface{ Close() error }, 0, len(b.closers))
+	for c := range b.closers {
+		closers = append(closers, c)
+	}
+	b.mu.Unlock()
+	errs := make([]error, len(closers))
+	var wg sync.WaitGroup
+	for i, c := range closers {
+		wg.Go(func() { errs[i] = c.Close() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (b *Bus) adopt(c interface{ Close() error }) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closers[c] = struct{}{}
+	}
+	return !b.closed
+}
+
+func (b *Bus) disown(c interface{ Close() error }) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.closers, c)
+}

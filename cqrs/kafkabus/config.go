@@ -1,0 +1,203 @@
+package kafkabus
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+const (
+	defaultWindow     = 1024
+	defaultClientID   = "surge"
+	defaultPartitions = 4
+	defaultRetrySleep = time.Second
+	defaultTopicWait  = 10 * time.Second
+
+	sessionTimeout   = 10 * time.Second
+	rebalanceTimeout = time.Minute
+	sendRetries      = 10
+)
+
+// Config configures a [Bus]; the zero value works on a plaintext cluster.
+type Config struct {
+	// ClientID names this program in the brokers' logs and quotas; "" means "surge".
+	ClientID string
+
+	// InstanceID makes subscribers static members of their groups: one that comes back under the same
+	// id within the session timeout gets its partitions back without a rebalance. It must be unique
+	// among the processes of a group and stable over restarts, such as a pod's ordinal. "" means off.
+	InstanceID string
+
+	// Window is how many unacked messages of one partition are handed out; 0 means 1024.
+	// 1 gives Watermill's classic behaviour, the next message only after the ack.
+	Window int
+
+	// Drain is how long acks are awaited when partitions are taken away or a subscriber is closed.
+	// 0, and anything longer, means half of Consumer.Group.Rebalance.Timeout, which is 30 s unless
+	// Subscriber.OverwriteSaramaConfig says otherwise. A member that takes longer is expelled, and then
+	// its messages run twice at the same time.
+	Drain time.Duration
+
+	// TLS switches TLS on; nil means plaintext.
+	TLS *tls.Config
+
+	// SASL authenticates; the zero value does not.
+	SASL SASL
+
+	// Topic says how topics are created by SubscribeInitialize, and fills in what [Bus.CreateTopics] is not told.
+	Topic Topic
+
+	// Undecodable makes a message of a record that Subscriber.Unmarshaler refuses; nil means
+	// [MarkUndecodable]. It may return nil to skip the record. It must not block.
+	Undecodable func(record *sarama.ConsumerMessage, err error) *message.Message
+
+	// Publisher configures publishing as watermill-kafka's type does: Marshaler (nil means [Marshaler]),
+	// OverwriteSaramaConfig, OTELEnabled and Tracer. Brokers is ignored.
+	Publisher kafka.PublisherConfig
+
+	// Subscriber configures subscribing as watermill-kafka's type does: Unmarshaler (nil means [Marshaler]),
+	// OverwriteSaramaConfig, OTELEnabled, Tracer, NackResendSleep (first wait; it doubles up to 100 times
+	// as long; 0 means 10 ms), ReconnectRetrySleep (0 means 1 s) and WaitForTopicCreationTimeout
+	// (0 means 10 s). Brokers, ConsumerGroup and InitializeTopicDetails are ignored.
+	Subscriber kafka.SubscriberConfig
+
+	// Logger receives what happens to groups and connections; nil discards.
+	Logger *slog.Logger
+}
+
+// Topic says how a topic is made.
+type Topic struct {
+	Name        string            // ignored in Config.Topic
+	Partitions  int32             // 0 means 4. It never changes later: keys would move
+	Replication int16             // 0 means the cluster's default
+	MinInSync   int               // min.insync.replicas; 0 means the cluster's default. 2 of 3 survives a broker
+	Retention   time.Duration     // retention.ms; 0 means the cluster's default, negative for ever
+	Entries     map[string]string // further configuration, such as cleanup.policy
+}
+
+func (c Config) withDefaults() Config {
+	if c.ClientID == "" {
+		c.ClientID = defaultClientID
+	}
+	if c.Window == 0 {
+		c.Window = defaultWindow
+	}
+	if c.Undecodable == nil {
+		c.Undecodable = MarkUndecodable
+	}
+	if c.Publisher.Marshaler == nil {
+		c.Publisher.Marshaler = Marshaler{}
+	}
+	if c.Subscriber.Unmarshaler == nil {
+		c.Subscriber.Unmarshaler = Marshaler{}
+	}
+	orElse(&c.Subscriber.NackResendSleep, 10*time.Millisecond)
+	orElse(&c.Subscriber.ReconnectRetrySleep, defaultRetrySleep)
+	orElse(&c.Subscriber.WaitForTopicCreationTimeout, defaultTopicWait)
+	if c.Publisher.OTELEnabled && c.Publisher.Tracer == nil {
+		c.Publisher.Tracer = kafka.NewOTELSaramaTracer()
+	}
+	if c.Subscriber.OTELEnabled && c.Subscriber.Tracer == nil {
+		c.Subscriber.Tracer = kafka.NewOTELSaramaTracer()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func orElse(d *time.Duration, otherwise time.Duration) {
+	if *d == 0 {
+		*d = otherwise
+	}
+}
+
+// Validate joins every fault of the configuration.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("kafkabus: "+format, args...)) }
+	if c.Window < 0 {
+		fault("Config.Window is %d, must not be negative", c.Window)
+	}
+	if c.Drain < 0 {
+		fault("Config.Drain is %v, must not be negative", c.Drain)
+	}
+	if c.Topic.Partitions < 0 || c.Topic.Replication < 0 || c.Topic.MinInSync < 0 {
+		fault("Config.Topic has a negative number: %d partitions, %d replicas, %d in sync",
+			c.Topic.Partitions, c.Topic.Replication, c.Topic.MinInSync)
+	}
+	if err := c.SASL.validate(); err != nil {
+		return errors.Join(append(faults, err)...)
+	}
+	for _, s := range []*sarama.Config{c.consumer(), c.producer()} {
+		if err := s.Validate(); err != nil {
+			fault("%w", err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// common is what producers and consumers share, on top of what the user brings.
+func (c Config) common(overwrite *sarama.Config) *sarama.Config {
+	s := sarama.NewConfig()
+	if overwrite != nil {
+		*s = *overwrite
+	} else {
+		s.Version = sarama.V2_8_0_0
+		s.ClientID = c.ClientID
+	}
+	if c.TLS != nil {
+		s.Net.TLS.Enable, s.Net.TLS.Config = true, c.TLS
+	}
+	c.SASL.apply(s)
+	return s
+}
+
+// producer enforces what the guarantees need: every in-sync replica has the message, and a retry
+// neither doubles nor reorders it.
+func (c Config) producer() *sarama.Config {
+	s := c.common(c.Publisher.OverwriteSaramaConfig)
+	if c.Publisher.OverwriteSaramaConfig == nil {
+		s.Producer.Retry.Max = sendRetries
+		s.Producer.Partitioner = NewPartitioner
+	}
+	s.Producer.RequiredAcks = sarama.WaitForAll
+	s.Producer.Idempotent = true
+	s.Net.MaxOpenRequests = 1
+	s.Producer.Return.Successes = true
+	s.Producer.Return.Errors = true
+	return s
+}
+
+// consumer enforces that only marks are committed, now and then; a commit per message would wait
+// behind the fetches.
+func (c Config) consumer() *sarama.Config {
+	s := c.common(c.Subscriber.OverwriteSaramaConfig)
+	if c.Subscriber.OverwriteSaramaConfig == nil {
+		s.Consumer.Offsets.Initial = sarama.OffsetOldest
+		s.Consumer.Group.Session.Timeout = sessionTimeout
+		s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
+		s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
+	}
+	s.Consumer.Offsets.AutoCommit.Enable = true
+	s.Consumer.Return.Errors = true
+	if c.InstanceID != "" {
+		s.Consumer.Group.InstanceId = c.InstanceID
+	}
+	return s
+}
+
+// drain is the time that is left for acks when a session ends.
+func (c Config) drain(s *sarama.Config) time.Duration {
+	half := s.Consumer.Group.Rebalance.Timeout / 2
+	if c.Drain > 0 {
+		return min(c.Drain, half)
+	}
+	return half
+}

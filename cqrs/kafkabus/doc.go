@@ -1,0 +1,46 @@
+// Package kafkabus is a Watermill Pub/Sub on Kafka for consumers that run many messages at once.
+//
+// A stock subscriber hands out one message per partition and waits for its ack, which bounds a partition
+// to some hundred messages a second. Here the channel hands out message after message, up to
+// Config.Window per partition, so a consumer can put hundreds of them into one transaction. Publish
+// sends a batch as a batch. On the wire nothing differs: messages go to and come from programs that use
+// watermill-kafka's DefaultMarshaler, and are CloudEvents in binary mode if they carry that envelope.
+//
+// # Guarantees
+//
+//   - At least once. Offsets are committed up to the oldest record that was received and not acked,
+//     never past it.
+//   - Order per key (metadata ce_partitionkey, the record's key). A nack delivers that message and the
+//     unacked ones after it in its partition again, in order, after a pause.
+//   - Publishing waits for all in-sync replicas, is idempotent within a connection, and says by
+//     [PublishError] which messages of a batch failed. Keys go to the partitions where Java's clients put them.
+//   - A new group starts with the oldest record, unless Subscriber.OverwriteSaramaConfig says otherwise.
+//   - A record that cannot be decoded never stops its partition: it arrives as a message of type
+//     [TypeUndecodable].
+//
+// # Not guaranteed
+//
+//   - Exactly once. A connection that is lost at the wrong moment, a member that is expelled and a crash
+//     between commit and ack all repeat messages, also late, after newer ones of their key. Consumers
+//     need an inbox or a version guard.
+//   - Order across a change of a topic's number of partitions. Create another topic and move instead.
+//
+// # When partitions are taken away
+//
+// In a rebalance, and when a subscription or the subscriber is closed: intake stops, what nobody has read
+// from the channel is taken back, the contexts of all messages of the session end, and acks are awaited
+// for up to Config.Drain, which is at most half of the rebalance timeout. Then the offsets are committed
+// and the partitions are given up. A consumer should therefore finish what it has started, and nack at
+// once what it has not. While one member drains, the whole group waits.
+//
+// # When something fails
+//
+//	broker down                 Publish fails; subscribers reconnect until closed
+//	message too large, invalid  PublishError.Refused reports true when it was published alone
+//	send times out              failed for the caller; may arrive later
+//	topic does not exist        read as soon as it does; other topics are not held up
+//	record cannot be decoded    Config.Undecodable, by default a message that becomes a dead letter
+//	message is nacked           delivered again, for ever; 10 ms, doubling up to 1 s
+//	consumer hangs              its partition stops at the window; a rebalance waits for Config.Drain
+//	process dies                uncommitted records are delivered to another member
+package kafkabus

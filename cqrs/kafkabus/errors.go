@@ -1,0 +1,65 @@
+package kafkabus
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/IBM/sarama"
+)
+
+var (
+	// ErrClosed is returned by what is used after, or interrupted by, Close.
+	ErrClosed = errors.New("kafkabus: closed")
+
+	// ErrPartitions is returned when a topic exists with another number of partitions than it should have.
+	ErrPartitions = errors.New("kafkabus: topic has another number of partitions")
+)
+
+// A PublishError says which messages of a batch are not known to be in Kafka. Publish those again, in
+// their order: a message whose answer was lost is then there twice, and so may be one that follows a
+// failed message of its key.
+type PublishError struct {
+	Topic   string
+	Indexes []int // of the messages that failed, ascending, counted from 0 in the order given to Publish
+	Size    int   // of the batch
+	Err     error // the first failure
+}
+
+// Error names the topic, how many messages failed and the first cause.
+func (e *PublishError) Error() string {
+	return fmt.Sprintf("kafkabus: publish to %q: %d of %d messages failed: %v", e.Topic, len(e.Indexes), e.Size, e.Err)
+}
+
+// Unwrap returns the first cause.
+func (e *PublishError) Unwrap() error { return e.Err }
+
+// Failed returns the indexes of the messages that failed; the others are in Kafka.
+func (e *PublishError) Failed() []int { return e.Indexes }
+
+// Refused reports whether the batch was a single message that can never be published as it is: it
+// cannot be marshaled, or the broker finds it too large or invalid.
+func (e *PublishError) Refused() bool {
+	if e.Size != 1 {
+		return false
+	}
+	var m *marshalError
+	if errors.As(e.Err, &m) {
+		return true
+	}
+	for _, refusal := range []error{
+		sarama.ErrMessageSizeTooLarge, sarama.ErrInvalidMessage, sarama.ErrInvalidMessageSize,
+		sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp,
+	} {
+		if errors.Is(e.Err, refusal) {
+			return true
+		}
+	}
+	// sarama itself refuses what exceeds Producer.MaxMessageBytes, by a configuration error.
+	var c sarama.ConfigurationError
+	return errors.As(e.Err, &c)
+}
+
+type marshalError struct{ err error }
+
+func (e *marshalError) Error() string { return "marshal: " + e.err.Error() }
+func (e *marshalError) Unwrap() error { return e.err }

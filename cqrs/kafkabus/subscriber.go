@@ -1,0 +1,255 @@
+package kafkabus
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// settle is how long a member waits for further Subscribe calls before it joins with a set of topics,
+// because every change of the set stops the whole group for a moment.
+const settle = 20 * time.Millisecond
+
+// A subscriber is one member of a group.
+type subscriber struct {
+	bus   *Bus
+	group string
+	ended chan struct{} // closed when run has returned; nil until it was started
+
+	mu      sync.Mutex
+	subs    map[string][]*subscription // by topic
+	changed chan struct{}              // closed and replaced when subs or closed change
+	closed  bool
+}
+
+func newSubscriber(b *Bus, group string) *subscriber {
+	return &subscriber{bus: b, group: group, subs: make(map[string][]*subscription), changed: make(chan struct{})}
+}
+
+// Subscribe starts reading topic, from the group's committed offset, else by default from the oldest
+// record. A topic that does not exist is read once it does. The channel hands out message after message,
+// up to the window of each partition, without waiting for acks; it is closed when ctx ends or the
+// subscriber is closed. Subscribing while the member reads already makes the group rebalance.
+func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	sub := newSubscription(ctx, s, topic)
+	s.subs[topic] = append(slices.Clip(s.subs[topic]), sub)
+	s.announce()
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+		go s.run()
+	}
+	context.AfterFunc(sub.ctx, func() { s.drop(sub) })
+	return sub.out, nil
+}
+
+// SubscribeInitialize creates topic, see [Bus.CreateTopics].
+func (s *subscriber) SubscribeInitialize(topic string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.bus.cfg.Subscriber.WaitForTopicCreationTimeout)
+	defer cancel()
+	return s.bus.CreateTopics(ctx, Topic{Name: topic})
+}
+
+// Lag is [Bus.Lag] of the topics that are subscribed to.
+func (s *subscriber) Lag(ctx context.Context) (map[string]int64, error) {
+	topics, _ := s.topics()
+	return s.bus.Lag(ctx, s.group, topics...)
+}
+
+// Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels.
+func (s *subscriber) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	var subs []*subscription
+	for _, t := range s.subs {
+		subs = append(subs, t...)
+	}
+	s.announce()
+	ended := s.ended
+	s.mu.Unlock()
+	for _, sub := range subs {
+		s.drop(sub)
+	}
+	if ended != nil {
+		<-ended
+	}
+	s.bus.disown(s)
+	return nil
+}
+
+// drop ends a subscription.
+func (s *subscriber) drop(sub *subscription) {
+	s.mu.Lock()
+	rest := slices.DeleteFunc(slices.Clone(s.subs[sub.topic]), func(o *subscription) bool { return o == sub })
+	if s.subs[sub.topic] = rest; len(rest) == 0 {
+		delete(s.subs, sub.topic)
+	}
+	s.announce()
+	s.mu.Unlock()
+	sub.leave()
+}
+
+// announce tells run of a change; the caller holds mu.
+func (s *subscriber) announce() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// topics returns what is subscribed to, sorted, and the channel that is closed when that changes.
+func (s *subscriber) topics() ([]string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	topics := make([]string, 0, len(s.subs))
+	for t := range s.subs {
+		topics = append(topics, t)
+	}
+	slices.Sort(topics)
+	return topics, s.changed
+}
+
+// subscriptionOf spreads the partitions of a topic over its subscriptions.
+func (s *subscriber) subscriptionOf(topic string, partition int32) *subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subs := s.subs[topic]
+	if len(subs) == 0 {
+		return nil
+	}
+	return subs[int(partition)%len(subs)]
+}
+
+func (s *subscriber) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// run keeps the member in its group while it has topics to read.
+func (s *subscriber) run() {
+	defer close(s.ended)
+	for !s.isClosed() {
+		topics, changed := s.topics()
+		if len(topics) == 0 {
+			<-changed
+			continue
+		}
+		if err := s.member(); err != nil && !s.isClosed() {
+			s.bus.cfg.Logger.Error("consumer group failed, it is tried again", "group", s.group, "error", err)
+			s.sleep(s.bus.cfg.Subscriber.ReconnectRetrySleep)
+		}
+	}
+}
+
+// sleep waits, but not when the subscriber is closed.
+func (s *subscriber) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		_, changed := s.topics()
+		if s.isClosed() {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-changed:
+		}
+	}
+}
+
+// member connects, joins and stays until the subscriber has nothing to read or something fails.
+func (s *subscriber) member() (err error) {
+	client, err := sarama.NewClient(s.bus.brokers, s.bus.cfg.consumer())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	group, err := sarama.NewConsumerGroupFromClient(s.group, client)
+	if err != nil {
+		return err
+	}
+	var logging sync.WaitGroup
+	logging.Go(func() {
+		for err := range group.Errors() {
+			s.bus.cfg.Logger.Warn("consumer group reports", "group", s.group, "error", err)
+		}
+	})
+	defer func() {
+		err = errors.Join(err, group.Close())
+		logging.Wait()
+	}()
+	for {
+		topics, changed := s.settled()
+		if len(topics) == 0 {
+			return nil
+		}
+		if err := s.session(client, group, topics, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// settled returns the topics once they have not changed for a moment.
+func (s *subscriber) settled() ([]string, <-chan struct{}) {
+	for {
+		topics, changed := s.topics()
+		if len(topics) == 0 {
+			return nil, changed
+		}
+		timer := time.NewTimer(settle)
+		select {
+		case <-timer.C:
+			return topics, changed
+		case <-changed:
+			timer.Stop()
+		}
+	}
+}
+
+// session consumes until the topics change or the group rebalances.
+func (s *subscriber) session(
+	client sarama.Client, group sarama.ConsumerGroup, topics []string, changed <-chan struct{},
+) error {
+	there := slices.DeleteFunc(topics, func(t string) bool { return client.RefreshMetadata(t) != nil })
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		defer cancel()
+		var again <-chan time.Time // look for the missing topics
+		if len(there) < len(topics) {
+			timer := time.NewTimer(s.bus.cfg.Subscriber.ReconnectRetrySleep)
+			defer timer.Stop()
+			again = timer.C
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-ctx.Done():
+		}
+	})
+	defer watch.Wait()
+	defer cancel()
+	if len(there) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, drain: s.bus.cfg.drain(client.Config())}
+	if t := s.bus.cfg.Subscriber.Tracer; t != nil {
+		handler = t.WrapConsumerGroupHandler(handler)
+	}
+	err := group.Consume(ctx, there, handler)
+	if errors.Is(err, context.Canceled) || errors.Is(err, sarama.ErrClosedConsumerGroup) {
+		return nil
+	}
+	return err
+}
