@@ -1,0 +1,752 @@
+package effect_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/effect"
+)
+
+type pay struct {
+	cqrs.Returns[receipt]
+	ID    string
+	Cents int
+}
+
+type receipt struct{ Ref string }
+
+type charge struct{ Cents int }
+
+type approval struct{ Ref string }
+
+// A provider that treats equal keys as one request.
+type provider struct {
+	mu      sync.Mutex
+	charged map[string]int // by key
+	calls   []string       // "call k" and "ask k"
+	during  int            // calls under way
+	most    int
+	// answer decides what a caller sees of the nth call, after the charge. nil: the approval.
+	answer func(n int, key string) error
+	before func(n int, key string) error // turns a call away before it has an effect
+	takes  time.Duration
+}
+
+func (p *provider) call(ctx context.Context, key string, c charge) (approval, error) {
+	if inTx(ctx) {
+		return approval{}, errors.New("called inside a transaction")
+	}
+	n := p.enter("call " + key)
+	defer p.leave()
+	if p.takes > 0 {
+		select {
+		case <-time.After(p.takes):
+		case <-ctx.Done():
+			return approval{}, ctx.Err()
+		}
+	}
+	if p.before != nil {
+		if err := p.before(n, key); err != nil {
+			return approval{}, err
+		}
+	}
+	p.mu.Lock()
+	p.charged[key] = c.Cents
+	p.mu.Unlock()
+	if p.answer != nil {
+		if err := p.answer(n, key); err != nil {
+			return approval{}, err
+		}
+	}
+	return approval{"ref-" + key}, nil
+}
+
+func (p *provider) ask(_ context.Context, key string, _ charge) (approval, error) {
+	p.enter("ask " + key)
+	defer p.leave()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.charged[key] == 0 {
+		return approval{}, effect.ErrNotSeen
+	}
+	return approval{"ref-" + key}, nil
+}
+
+func (p *provider) enter(what string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = append(p.calls, what)
+	p.during++
+	p.most = max(p.most, p.during)
+	return len(p.calls)
+}
+
+func (p *provider) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.during--
+}
+
+func (p *provider) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.calls, ", ")
+}
+
+// A world is a store, a provider, and what was replied and applied.
+type world struct {
+	t        *testing.T
+	store    *memory
+	provider *provider
+
+	mu      sync.Mutex
+	replies map[string]string
+	applied []string
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, store: newMemory(), provider: &provider{charged: map[string]int{}}, replies: map[string]string{}}
+}
+
+func (w *world) reply(ctx context.Context, env cqrs.Envelope, result any, err error) error {
+	if !inTx(ctx) {
+		return errors.New("replied outside of a transaction")
+	}
+	if in, _ := cqrs.EnvelopeOf(ctx); in.Correlation != env.Correlation {
+		return fmt.Errorf("replied in the context of %+v", in)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old, twice := w.replies[env.ID]; twice {
+		w.t.Errorf("a second reply to %s, after %s", env.ID, old)
+	}
+	w.replies[env.ID] = fmt.Sprint(result, err)
+	return nil
+}
+
+func (w *world) effect() effect.Effect[pay, receipt, charge, approval] {
+	return effect.Effect[pay, receipt, charge, approval]{
+		Name: "pay",
+		Intent: func(_ context.Context, c pay) (string, charge, error) {
+			if c.Cents <= 0 {
+				return "", charge{}, cqrs.Reject("amount", errors.New("nothing to pay"))
+			}
+			return "key-" + c.ID, charge{c.Cents}, nil
+		},
+		Call: w.provider.call,
+		Settle: func(ctx context.Context, c pay, i charge, o approval) (receipt, error) {
+			if !inTx(ctx) || i.Cents != c.Cents {
+				return receipt{}, fmt.Errorf("settled with %v outside of a transaction", i)
+			}
+			w.apply("paid " + c.ID)
+			return receipt{o.Ref}, nil
+		},
+		Refuse: func(_ context.Context, c pay, _ charge, no *cqrs.Rejection) error {
+			w.apply("refused " + c.ID + " " + no.Code)
+			return nil
+		},
+	}
+}
+
+func (w *world) apply(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = append(w.applied, what)
+}
+
+type handler = func(context.Context, pay) (receipt, error)
+
+// start runs a runner until the returned function is called.
+func (w *world) start(cfg effect.Config, e effect.Effect[pay, receipt, charge, approval]) (handler, func()) {
+	if testing.Verbose() {
+		cfg.Logger = slog.Default()
+	}
+	r := effect.NewWith(w.reply, w.store, cfg)
+	h := effect.Handler(r, e)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	synctest.Wait()
+	return h, func() {
+		w.t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("Run = %v", err)
+		}
+	}
+}
+
+// send runs the handler as a processor would.
+func (w *world) send(h handler, id string, cents int) error {
+	env := cqrs.Envelope{ID: id, Correlation: "c-" + id, Type: "pay", ReplyTo: "x.replies"}
+	err := w.store.do(cqrs.WithEnvelope(w.t.Context(), env), func(ctx context.Context) error {
+		if _, err := h(ctx, pay{ID: id, Cents: cents}); !errors.Is(err, cqrs.ErrDeferred) {
+			return err
+		}
+		return nil
+	})
+	return err
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) wantReply(id, want string) {
+	w.t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if got := w.replies[id]; got != want {
+		w.t.Errorf("the reply to %s is %q, want %q", id, got, want)
+	}
+}
+
+func (w *world) wantCalls(want string) {
+	w.t.Helper()
+	synctest.Wait()
+	if got := w.provider.log(); got != want {
+		w.t.Errorf("calls %q, want %q", got, want)
+	}
+}
+
+func (w *world) wantState(open, parked int) {
+	w.t.Helper()
+	synctest.Wait()
+	if o, p := w.store.state(); o != open || p != parked {
+		w.t.Errorf("%d open and %d parked, want %d and %d", o, p, open, parked)
+	}
+}
+
+func TestRule28_TheCallIsMadeAfterTheCommitAndAnsweredInAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		h, stop := w.start(effect.Config{}, w.effect())
+		defer stop()
+		err := w.store.do(t.Context(), func(ctx context.Context) error {
+			if _, err := h(ctx, pay{ID: "1", Cents: 5}); !errors.Is(err, cqrs.ErrDeferred) {
+				return fmt.Errorf("the handler returned %w", err)
+			}
+			w.wantCalls("")
+			return errors.New("undone")
+		})
+		if err == nil || err.Error() != "undone" {
+			t.Fatal(err)
+		}
+		w.wantCalls("")
+		w.must(w.send(h, "2", 7))
+		w.wantCalls("call key-2")
+		w.wantReply("2", "{ref-key-2} <nil>")
+		w.wantState(0, 0)
+		if !slices.Equal(w.applied, []string{"paid 2"}) {
+			t.Errorf("applied %q", w.applied)
+		}
+	})
+}
+
+func TestRule28_IntentMayRefuse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		h, stop := w.start(effect.Config{}, w.effect())
+		defer stop()
+		if err := w.send(h, "1", 0); cqrs.AsRejection(err) == nil {
+			t.Fatalf("err = %v", err)
+		}
+		w.wantCalls("")
+		w.wantState(0, 0)
+	})
+}
+
+// Without a runner intents wait; the next one carries them out without asking, since nobody had called.
+func TestRule28_IntentsWaitForARunner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		e.Ask = w.provider.ask
+		idle := effect.Handler(effect.NewWith(w.reply, w.store, effect.Config{}), e)
+		w.must(w.send(idle, "1", 5))
+		w.wantState(1, 0)
+		_, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.wantCalls("call key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+func TestRule28_InDoubtIsAskedAboutFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.answer = func(n int, _ string) error {
+			if n == 1 {
+				return context.DeadlineExceeded // charged, but the answer is lost
+			}
+			return nil
+		}
+		e := w.effect()
+		e.Ask = w.provider.ask
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		w.wantState(1, 0)
+		time.Sleep(time.Second)
+		w.wantCalls("call key-1, ask key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+func TestRule28_NotSeenIsSentUnderTheSameKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.before = func(n int, _ string) error {
+			if n == 1 {
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		e := w.effect()
+		e.Ask = w.provider.ask
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(time.Second)
+		w.wantCalls("call key-1, ask key-1, call key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+func TestRule28_ProvidersThatCannotBeAskedGetTheSameKeyAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.answer = func(n int, _ string) error {
+			if n < 4 {
+				return errors.New("lost")
+			}
+			return nil
+		}
+		h, stop := w.start(effect.Config{}, w.effect())
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(10 * time.Second)
+		w.wantCalls("call key-1, call key-1, call key-1, call key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+// A question that fails says nothing about the call, even if the question itself was certainly not executed.
+func TestRule28_AFailedQuestionLeavesTheDoubt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		asked := 0
+		w.provider.answer = func(int, string) error { return errors.New("lost") }
+		e := w.effect()
+		e.Ask = func(ctx context.Context, key string, c charge) (approval, error) {
+			if asked++; asked < 3 {
+				return approval{}, cqrs.ErrNotExecuted
+			}
+			return w.provider.ask(ctx, key, c)
+		}
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(10 * time.Second)
+		w.wantCalls("call key-1, ask key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+func TestRule28_NeverPastWhatTheProviderRemembers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.before = func(int, string) error { return errors.New("down") }
+		e := w.effect()
+		e.Keep = 10 * time.Second
+		h, stop := w.start(effect.Config{MaxBackoff: 3 * time.Second}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		calls := w.provider.log()
+		if strings.Count(calls, "call") < 4 {
+			t.Errorf("calls %q", calls)
+		}
+		time.Sleep(time.Hour)
+		w.wantCalls(calls)
+		w.wantState(0, 1)
+		w.wantReply("1", "")
+	})
+}
+
+func TestRule28_AttemptsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.before = func(int, string) error { return errors.New("down") }
+		h, stop := w.start(effect.Config{Attempts: 3}, w.effect())
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(time.Hour)
+		w.wantCalls("call key-1, call key-1, call key-1")
+		w.wantState(0, 1)
+	})
+}
+
+// refusal is what an open breaker returns.
+type refusal struct{ after time.Duration }
+
+func (refusal) Error() string               { return "breaker open" }
+func (r refusal) RetryAfter() time.Duration { return r.after }
+func (refusal) Unwrap() error               { return cqrs.ErrNotExecuted }
+
+func TestRule12_AnOpenBreakerConsumesNoAttemptAndIsProbed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		start := time.Now()
+		w.provider.before = func(int, string) error {
+			if time.Since(start) < 5*time.Minute {
+				return refusal{10 * time.Second}
+			}
+			return nil
+		}
+		h, stop := w.start(effect.Config{Attempts: 2, Concurrency: 8}, w.effect())
+		defer stop()
+		for i := range 100 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		synctest.Wait()
+		first := strings.Count(w.provider.log(), "call")
+		if first == 0 || first > 8 {
+			t.Errorf("%d calls before the breaker was noticed", first)
+		}
+		time.Sleep(4 * time.Minute)
+		synctest.Wait()
+		if probes := strings.Count(w.provider.log(), "call") - first; probes < 20 || probes > 25 {
+			t.Errorf("%d probes in 4 minutes, one every 10 s is wanted", probes)
+		}
+		w.wantState(100, 0)
+		time.Sleep(2 * time.Minute)
+		w.wantState(0, 0)
+		if len(w.replies) != 100 {
+			t.Errorf("%d replies", len(w.replies))
+		}
+	})
+}
+
+// One intent that is always turned away must not be the only probe.
+func TestRule12_APoisonedProbeDoesNotBlockTheEffect(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.before = func(_ int, key string) error {
+			if key == "key-poison" {
+				return refusal{time.Second}
+			}
+			return nil
+		}
+		h, stop := w.start(effect.Config{Concurrency: 1}, w.effect())
+		defer stop()
+		w.must(w.send(h, "poison", 5))
+		for i := range 10 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		time.Sleep(time.Minute)
+		w.wantState(1, 0)
+	})
+}
+
+func TestRule12_OtherEffectsGoOnWhileOnePauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r := effect.NewWith(w.reply, w.store, effect.Config{})
+		down, up := w.effect(), w.effect()
+		down.Name, up.Name = "down", "up"
+		down.Call = func(context.Context, string, charge) (approval, error) { return approval{}, refusal{time.Hour} }
+		first, second := effect.Handler(r, down), effect.Handler(r, up)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Run(ctx) })
+		synctest.Wait()
+		w.must(w.send(first, "1", 5))
+		w.must(w.send(second, "2", 5))
+		w.wantReply("2", "{ref-key-2} <nil>")
+		w.wantState(1, 0)
+		cancel()
+		running.Wait()
+	})
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.takes = time.Second
+		h, stop := w.start(effect.Config{Concurrency: 10}, w.effect())
+		defer stop()
+		for i := range 100 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		time.Sleep(9500 * time.Millisecond)
+		w.wantState(10, 0)
+		time.Sleep(time.Second)
+		w.wantState(0, 0)
+		if w.provider.most != 10 {
+			t.Errorf("%d calls at once", w.provider.most)
+		}
+	})
+}
+
+func TestBacklogWaitsInTheStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.takes = time.Second
+		e := w.effect()
+		e.Ask = w.provider.ask // must not be needed: what waited in the store was never called
+		h, stop := w.start(effect.Config{Concurrency: 2, Backlog: 3}, e)
+		defer stop()
+		for i := range 20 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		time.Sleep(30 * time.Second)
+		w.wantState(0, 0)
+		if calls := w.provider.log(); strings.Count(calls, "call") != 20 || strings.Contains(calls, "ask") {
+			t.Errorf("calls %q", calls)
+		}
+	})
+}
+
+func TestRule28_TheProvidersNoIsAppliedAndReplied(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.before = func(int, string) error { return fmt.Errorf("http: %w", cqrs.Reject("declined", nil)) }
+		h, stop := w.start(effect.Config{}, w.effect())
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		w.wantReply("1", "<nil> declined")
+		w.wantState(0, 0)
+		if !slices.Equal(w.applied, []string{"refused 1 declined"}) {
+			t.Errorf("applied %q", w.applied)
+		}
+	})
+}
+
+func TestRule28_ARejectionBySettleIsTheReply(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		e.Settle = func(context.Context, pay, charge, approval) (receipt, error) {
+			return receipt{}, cqrs.Reject("late", nil)
+		}
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		w.wantReply("1", "<nil> late")
+		w.wantState(0, 0)
+	})
+}
+
+// A result that cannot be applied is applied again, and asked for again when that takes long.
+func TestRule28_SettleIsTriedUntilItWorks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		e.Ask = w.provider.ask
+		settle, tries := e.Settle, 0
+		e.Settle = func(ctx context.Context, c pay, i charge, o approval) (receipt, error) {
+			if tries++; tries < 6 {
+				return receipt{}, errors.New("deadlock")
+			}
+			return settle(ctx, c, i, o)
+		}
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(time.Minute)
+		w.wantCalls("call key-1, ask key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
+func TestPanicsAndGoexitAreInDoubt(t *testing.T) {
+	t.Parallel()
+	for name, die := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.effect()
+				call, n := e.Call, 0
+				e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
+					if n++; n == 1 {
+						die()
+					}
+					return call(ctx, key, c)
+				}
+				h, stop := w.start(effect.Config{}, e)
+				defer stop()
+				w.must(w.send(h, "1", 5))
+				time.Sleep(time.Second)
+				w.wantReply("1", "{ref-key-1} <nil>")
+			})
+		})
+	}
+}
+
+// A runner that dies leaves its intents to another one, which waits for the lease and asks first.
+func TestRule34_AnotherRunnerTakesOverAfterTheLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		e.Ask = w.provider.ask
+		e.Timeout = 20 * time.Second // shorter than the lease: the first runner's call is over by then
+		w.provider.takes = time.Hour
+		h, stop := w.start(effect.Config{Lease: 30 * time.Second}, e)
+		w.must(w.send(h, "1", 5))
+		w.wantCalls("call key-1")
+		w.store.mu.Lock()
+		for owner := range w.store.owners { // it beats no more, as after a kill
+			w.store.owners[owner] = time.Now().Add(30 * time.Second)
+		}
+		w.store.mu.Unlock()
+		w.store.set(nil, errors.New("partitioned"))
+		time.Sleep(time.Second)
+		w.store.set(errors.New("gone"), nil)
+		stop() // its last words do not reach the store
+		w.provider.takes = 0
+		w.store.set(nil, nil)
+		began := time.Now()
+		_, stop = w.start(effect.Config{}, e)
+		defer stop()
+		time.Sleep(time.Minute)
+		w.wantCalls("call key-1, ask key-1, call key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+		if waited := time.Since(began); waited < 5*time.Second {
+			t.Errorf("taken over after %v", waited)
+		}
+	})
+}
+
+// While a runner cannot renew its lease it starts no calls: somebody else may hold its intents.
+func TestRule34_NoLeaseNoCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.takes = time.Second
+		h, stop := w.start(effect.Config{Concurrency: 1, Lease: 9 * time.Second}, w.effect())
+		defer stop()
+		w.store.set(nil, errors.New("partitioned"))
+		for i := range 50 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(w.provider.log(), "call"); n > 7 {
+			t.Errorf("%d calls while the lease was not renewed", n)
+		}
+		w.store.set(nil, nil)
+		time.Sleep(2 * time.Minute)
+		w.wantState(0, 0)
+		for key, cents := range w.provider.charged {
+			if cents != 5 || strings.Count(w.provider.log(), "call "+key+",") > 1 {
+				t.Errorf("%s was called more than once", key)
+			}
+		}
+	})
+}
+
+func TestRule34_TwoRunnersShareTheWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.takes = 10 * time.Millisecond
+		idle := effect.Handler(effect.NewWith(w.reply, w.store, effect.Config{}), w.effect())
+		for i := range 300 {
+			w.must(w.send(idle, fmt.Sprint(i), 5))
+		}
+		_, stop := w.start(effect.Config{Backlog: 20}, w.effect())
+		_, stop2 := w.start(effect.Config{Backlog: 20}, w.effect())
+		defer stop()
+		defer stop2()
+		time.Sleep(time.Minute)
+		w.wantState(0, 0)
+		if n := len(w.provider.calls); n != 300 || len(w.replies) != 300 {
+			t.Errorf("%d calls, %d replies", n, len(w.replies))
+		}
+	})
+}
+
+func TestStopGivesBackWhatWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.provider.takes = time.Second
+		h, stop := w.start(effect.Config{Concurrency: 3}, w.effect())
+		for i := range 10 {
+			w.must(w.send(h, fmt.Sprint(i), 5))
+		}
+		synctest.Wait()
+		stop()
+		w.wantState(7, 0) // the calls under way ended and were settled
+		_, stop = w.start(effect.Config{}, w.effect())
+		defer stop()
+		time.Sleep(2 * time.Second)
+		w.wantState(0, 0)
+	})
+}
+
+func TestRegistrationFaults(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := effect.NewWith(w.reply, w.store, effect.Config{})
+	effect.Handler(r, w.effect())
+	effect.Handler(r, w.effect())
+	effect.Handler(r, effect.Effect[pay, receipt, charge, approval]{Name: "empty", Keep: -1})
+	err := r.Run(t.Context())
+	for _, want := range []string{`"pay" is registered twice`, "Effect.Call is nil", "Effect.Settle is nil", "Keep is -1ns"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Run = %v, want %q", err, want)
+		}
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	t.Parallel()
+	err := effect.Config{Concurrency: -1, Lease: 1, MinBackoff: time.Hour, Poll: -1}.Validate()
+	for _, want := range []string{"Concurrency is -1", "Lease is 1ns", "MinBackoff is 1h0m0s", "Poll is -1ns"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Validate = %v, want %q", err, want)
+		}
+	}
+	if err := (effect.Config{}).Validate(); err != nil {
+		t.Errorf("the zero value: %v", err)
+	}
+	if _, err := effect.New(nil, nil, effect.Config{}); err == nil {
+		t.Error("New(nil, nil) works")
+	}
+}
