@@ -10,6 +10,7 @@ import (
 	"github.com/surge-go/surge/examples/internal/web"
 	"github.com/surge-go/surge/examples/order/app"
 	"github.com/surge-go/surge/examples/order/domain"
+	"github.com/surge-go/surge/idempotency"
 )
 
 // API serves the order service over HTTP.
@@ -51,7 +52,7 @@ func (a API) place(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	receipt, err := cqrs.Execute(r.Context(), a.Processor, app.PlaceOrder{
-		ID: a.id(customer, r), Customer: customer, Card: body.Card, Lines: body.Lines,
+		ID: id(r), Customer: customer, Card: body.Card, Lines: body.Lines,
 	})
 	if err == nil {
 		w.Header().Set("Location", "/v1/orders/"+receipt.ID)
@@ -60,11 +61,12 @@ func (a API) place(w http.ResponseWriter, r *http.Request) {
 }
 
 // id follows from the request, so that a request that comes again, even after its key was forgotten, meets its order.
-func (a API) id(customer string, r *http.Request) domain.OrderID {
-	if a.Once == nil {
+func id(r *http.Request) domain.OrderID {
+	k, ok := idempotency.KeyFrom(r.Context())
+	if !ok {
 		return domain.RandomOrderID()
 	}
-	return domain.NewOrderID(customer, "place", r.Header.Get("Idempotency-Key"))
+	return domain.NewOrderID(k.Scope, k.Operation, k.ID)
 }
 
 func (a API) cancel(w http.ResponseWriter, r *http.Request) {
