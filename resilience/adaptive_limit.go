@@ -14,17 +14,21 @@ import (
 // which means that they queue somewhere, or when they fail. What is above the limit is refused.
 //
 // It is TCP Vegas with the parameters of Netflix's concurrency-limits (VegasLimit): Brakmo and Peterson,
-// "TCP Vegas: End to End Congestion Avoidance on a Global Internet", 1995. Cancellations and refusals by
-// policies inside are not measured.
+// "TCP Vegas: End to End Congestion Avoidance on a Global Internet", 1995. The fastest time is measured anew
+// now and then at half of the limit, as BBR does (Cardwell and others, 2016): at the full limit the queue of
+// its own making would pass for the dependency's speed, and the limit would drift up. That takes a twenty-fifth
+// of the calls. The limit moves once in about as many calls as it lets run, and failures lower it by half of
+// their share. Cancellations and refusals by policies inside are not measured.
 func AdaptiveLimit(lowest, highest int) Policy {
 	return &vegas{lowest: lowest, highest: highest, limit: float64(max(lowest, min(highest, vegasStart)))}
 }
 
 const (
 	vegasStart = 20
-	// vegasProbe times the limit is the number of calls after which the fastest time is measured anew, since
-	// the dependency may have become slower for good.
-	vegasProbe = 30
+	// vegasPeriod and vegasProbe, times the limit, are the numbers of calls after which the fastest time is
+	// measured anew, and with which.
+	vegasPeriod = 50
+	vegasProbe  = 2
 )
 
 type vegas struct {
@@ -34,7 +38,16 @@ type vegas struct {
 	limit    float64
 	inFlight int
 	fastest  time.Duration // 0: not measured yet
-	measured int           // calls since fastest was measured anew
+	calls    int           // since fastest was measured anew
+	probing  bool          // it is being measured anew
+	lately   time.Duration // fastest while probing
+	round    vegasRound
+}
+
+// vegasRound is what was seen in about as many calls as the limit lets run at once, after which it is set anew.
+type vegasRound struct {
+	calls, failures, busiest int
+	took                     time.Duration // in all, of the successes
 }
 
 func (v *vegas) describe() string {
@@ -70,7 +83,11 @@ func (v *vegas) run(ctx context.Context, c *call, i int) error {
 func (v *vegas) enter() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.inFlight >= int(v.limit) {
+	limit := int(v.limit)
+	if v.probing {
+		limit = max(v.lowest, limit/2)
+	}
+	if v.inFlight >= limit {
 		return false
 	}
 	v.inFlight++
@@ -82,37 +99,62 @@ func (v *vegas) leave(took time.Duration, seen verdict) {
 	defer v.mu.Unlock()
 	busy := v.inFlight
 	v.inFlight--
-	switch seen {
-	case failure:
-		v.set(v.limit - math.Log10(v.limit) - 1)
-	case success:
-		v.learn(max(took, 1), busy)
-	case noVerdict:
-	}
-}
-
-// learn moves the limit by the number of calls that seem to queue.
-func (v *vegas) learn(took time.Duration, busy int) {
-	v.measured++
-	if v.fastest == 0 || took < v.fastest || float64(v.measured) > vegasProbe*v.limit {
-		v.fastest, v.measured = took, 0
+	if seen == noVerdict {
 		return
 	}
-	if float64(busy)*2 < v.limit {
-		return // the limit was not what held the calls back, so nothing was learnt about it
+	v.round.calls++
+	v.round.busiest = max(v.round.busiest, busy)
+	if seen == failure {
+		v.round.failures++
+	} else {
+		v.measure(max(took, 1))
 	}
-	queue := math.Ceil(v.limit * (1 - float64(v.fastest)/float64(took)))
-	step := max(1, math.Log10(v.limit))
-	switch {
-	case queue <= step:
-		v.set(v.limit + 6*step)
-	case queue < 3*step:
-		v.set(v.limit + step)
-	case queue > 6*step:
-		v.set(v.limit - step)
+	if float64(v.round.calls) >= v.limit {
+		if !v.probing {
+			v.adjust(v.round)
+		}
+		v.round = vegasRound{}
 	}
 }
 
-func (v *vegas) set(limit float64) {
+func (v *vegas) measure(took time.Duration) {
+	v.round.took += took
+	if v.fastest == 0 || took < v.fastest {
+		v.fastest = took
+	}
+	v.probe(took)
+}
+
+// adjust moves the limit by the number of calls that seem to queue, and by the share that failed.
+func (v *vegas) adjust(r vegasRound) {
+	limit := v.limit * (1 - float64(r.failures)/float64(2*r.calls))
+	if succeeded := r.calls - r.failures; succeeded > 0 && float64(r.busiest)*2 >= v.limit {
+		average := float64(r.took) / float64(succeeded)
+		queue := v.limit * (1 - float64(v.fastest)/average)
+		step := max(1, math.Log10(v.limit))
+		switch {
+		case queue <= step:
+			limit += 6 * step
+		case queue < 3*step:
+			limit += step
+		case queue > 6*step:
+			limit -= step
+		}
+	}
 	v.limit = min(max(limit, float64(v.lowest)), float64(v.highest))
+}
+
+// probe measures the fastest time anew when it is time to.
+func (v *vegas) probe(took time.Duration) {
+	v.calls++
+	switch {
+	case !v.probing:
+		if float64(v.calls) > vegasPeriod*v.limit {
+			v.probing, v.calls, v.lately = true, 0, took
+		}
+	case float64(v.calls) > vegasProbe*v.limit:
+		v.probing, v.calls, v.fastest = false, 0, v.lately
+	default:
+		v.lately = min(v.lately, took)
+	}
 }

@@ -1,0 +1,96 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/surge-go/surge/resilience"
+)
+
+func TestOutcomeOf(t *testing.T) {
+	t.Parallel()
+	refused := &resilience.RejectedError{Policy: "breaker", Reason: "open"}
+	declined := resilience.WithOutcome(errors.New("declined"), resilience.Failed)
+	for name, c := range map[string]struct {
+		err  error
+		want resilience.Outcome
+	}{
+		"nil":                    {nil, resilience.OK},
+		"unknown":                {io.ErrUnexpectedEOF, resilience.InDoubt},
+		"deadline":               {context.DeadlineExceeded, resilience.InDoubt},
+		"cancelled":              {context.Canceled, resilience.InDoubt},
+		"refused":                {refused, resilience.NotExecuted},
+		"refused, wrapped":       {fmt.Errorf("pay: %w", refused), resilience.NotExecuted},
+		"declined":               {fmt.Errorf("pay: %w", declined), resilience.Failed},
+		"dial":                   {&net.OpError{Op: "dial", Err: io.EOF}, resilience.NotExecuted},
+		"read":                   {&net.OpError{Op: "read", Err: io.EOF}, resilience.InDoubt},
+		"name":                   {fmt.Errorf("dial: %w", &net.DNSError{}), resilience.NotExecuted},
+		"joined":                 {errors.Join(refused, declined), resilience.Failed},
+		"joined with an unknown": {errors.Join(refused, io.EOF, declined), resilience.InDoubt},
+		"retry": {
+			&resilience.RetryError{Errs: []error{context.DeadlineExceeded, refused}}, resilience.InDoubt,
+		},
+		"hedge":    {&resilience.HedgeError{Errs: []error{refused, declined}}, resilience.Failed},
+		"fallback": {&resilience.FallbackError{Call: io.EOF, Fallback: refused}, resilience.InDoubt},
+		"timeout of a queue": {
+			&resilience.TimeoutError{Limit: time.Second, Err: refused}, resilience.NotExecuted,
+		},
+		"shed":        {&resilience.StatusError{Code: 503, Shed: true}, resilience.NotExecuted},
+		"unavailable": {&resilience.StatusError{Code: 503}, resilience.InDoubt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := resilience.OutcomeOf(c.err); got != c.want {
+				t.Errorf("%v is %v, want %v", c.err, got, c.want)
+			}
+		})
+	}
+}
+
+// A timeout followed by "breaker open" is in doubt: the first try may have had its effect.
+func TestRule19_OutcomeIsTheWorstOfAllTries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := pipeline(t,
+			resilience.Timeout(time.Minute),
+			resilience.Retry(resilience.RetryConfig{}),
+			resilience.NewBreaker(resilience.BreakerConfig{Consecutive: 1, Cooldown: time.Hour}),
+			resilience.Timeout(time.Second))
+		err := resilience.Run(t.Context(), p, untilDone)
+		if _, ok := errors.AsType[*resilience.RejectedError](err); !ok {
+			t.Errorf("%v does not hold the refusal", err)
+		}
+		if got := resilience.OutcomeOf(err); got != resilience.InDoubt {
+			t.Errorf("the call is %v, want in doubt", got)
+		}
+		err = resilience.Run(t.Context(), p, untilDone)
+		if got := resilience.OutcomeOf(err); got != resilience.NotExecuted {
+			t.Errorf("the next call is %v, want not executed", got)
+		}
+	})
+}
+
+func TestRejectedErrorTellsWhenToComeBack(t *testing.T) {
+	t.Parallel()
+	var err error = fmt.Errorf("pay: %w", &resilience.RejectedError{Wait: time.Minute})
+	var asker interface{ RetryAfter() time.Duration }
+	if !errors.As(err, &asker) || asker.RetryAfter() != time.Minute {
+		t.Error("a package that knows only the method does not find it")
+	}
+}
+
+func TestAnEndedContextIsNotExecuted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := resilience.Run(ctx, pipeline(t), func(context.Context) error { t.Error("ran"); return nil })
+	if !errors.Is(err, context.Canceled) || resilience.OutcomeOf(err) != resilience.NotExecuted {
+		t.Errorf("got %v (%v)", err, resilience.OutcomeOf(err))
+	}
+}
