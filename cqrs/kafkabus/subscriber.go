@@ -219,23 +219,19 @@ func (s *subscriber) settled() ([]string, <-chan struct{}) {
 func (s *subscriber) session(
 	client sarama.Client, group sarama.ConsumerGroup, topics []string, changed <-chan struct{},
 ) error {
-	there := slices.DeleteFunc(topics, func(t string) bool { return client.RefreshMetadata(t) != nil })
+	var there, missing []string
+	for _, t := range topics {
+		if client.RefreshMetadata(t) == nil {
+			there = append(there, t)
+		} else {
+			missing = append(missing, t)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		defer cancel()
-		var again <-chan time.Time // look for the missing topics
-		if len(there) < len(topics) {
-			timer := time.NewTimer(s.bus.cfg.Subscriber.ReconnectRetrySleep)
-			defer timer.Stop()
-			again = timer.C
-		}
-		select {
-		case <-changed:
-		case <-again:
-		case <-ctx.Done():
-		}
+		s.watch(ctx, client, missing, changed)
 	})
 	defer watch.Wait()
 	defer cancel()
@@ -252,4 +248,28 @@ func (s *subscriber) session(
 		return nil
 	}
 	return err
+}
+
+// watch returns when the session has to end: what is subscribed to has changed, or a topic that was
+// missing is there. Until then the others are read in peace.
+func (s *subscriber) watch(ctx context.Context, client sarama.Client, missing []string, changed <-chan struct{}) {
+	var look <-chan time.Time
+	if len(missing) > 0 {
+		s.bus.cfg.Logger.Warn("topics do not exist", "group", s.group, "topics", missing)
+		ticker := time.NewTicker(max(s.bus.cfg.Subscriber.ReconnectRetrySleep, settle))
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			return
+		case <-look:
+			if slices.ContainsFunc(missing, func(t string) bool { return client.RefreshMetadata(t) == nil }) {
+				return
+			}
+		}
+	}
 }

@@ -136,6 +136,9 @@ func (b *Bus) Lag(ctx context.Context, group string, topics ...string) (map[stri
 			partitions[t] = ps
 		}
 		committed, err := admin.ListConsumerGroupOffsets(group, partitions)
+		if errors.Is(err, sarama.ErrGroupIDNotFound) { // it has never committed
+			committed, err = &sarama.OffsetFetchResponse{}, nil
+		}
 		if err != nil {
 			return fmt.Errorf("kafkabus: lag of group %q: %w", group, err)
 		}

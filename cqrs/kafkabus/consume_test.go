@@ -1,0 +1,492 @@
+package kafkabus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/surge-go/surge/cqrs/kafkabus"
+)
+
+func numbered(n int) []string {
+	s := make([]string, n)
+	for i := range s {
+		s[i] = fmt.Sprint(i)
+	}
+	return s
+}
+
+func publish(t testing.TB, bus *kafkabus.Bus, topic string, msgs ...*message.Message) {
+	t.Helper()
+	pub := bus.Publisher()
+	if err := pub.Publish(topic, msgs...); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, pub)
+}
+
+func ack(msgs ...*message.Message) {
+	for _, m := range msgs {
+		m.Ack()
+	}
+}
+
+func wantIDs(t testing.TB, got []*message.Message, want ...string) {
+	t.Helper()
+	if ids := ids(got); !slices.Equal(ids, want) {
+		t.Fatalf("received %v, want %v", ids, want)
+	}
+}
+
+// eventually asks until the answer is yes.
+func eventually(t testing.TB, what string, ask func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ask() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("it never happened: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestRule4_OffsetsAreCommittedUpToTheOldestUnackedRecord(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Drain = 50 * time.Millisecond
+		bus := open(t, brokers, cfg)
+		name, group := topic(t, bus, 1), watermill.NewShortUUID()
+		publish(t, bus, name, keyed("k", numbered(10)...)...)
+
+		sub := subscriber(t, bus, group)
+		got := read(t, subscribe(t, sub, name), 10)
+		wantIDs(t, got, numbered(10)...)
+		for i, m := range got {
+			if i != 3 {
+				m.Ack()
+			}
+		}
+		closed(t, sub)
+		lag, err := bus.Lag(t.Context(), group, name)
+		if err != nil || lag[name] != 7 {
+			t.Fatalf("lag %v, %v; the commit must stop before the unacked record", lag, err)
+		}
+		again := read(t, subscribe(t, subscriber(t, bus, group), name), 7)
+		wantIDs(t, again, numbered(10)[3:]...)
+		ack(again...)
+	})
+}
+
+func TestRule4_OffsetsWithGaps(t *testing.T) {
+	t.Parallel()
+	brokers := fake(t).ListenAddrs()
+	bus := open(t, brokers, quickConfig())
+	name := topic(t, bus, 1)
+	// Every transaction leaves a control record behind, which takes an offset and is never received.
+	for _, id := range []string{"a", "b", "c"} {
+		produceInTransaction(t, brokers, name, id)
+	}
+	sub := subscriber(t, bus, "g")
+	got := read(t, subscribe(t, sub, name), 3)
+	wantIDs(t, got, "a", "b", "c")
+	slices.Reverse(got)
+	ack(got...)
+	closed(t, sub)
+	publish(t, bus, name, keyed("k", "d")...)
+	wantIDs(t, read(t, subscribe(t, subscriber(t, bus, "g"), name), 1), "d")
+}
+
+func produceInTransaction(t *testing.T, brokers []string, topic, id string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID("tx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	rec := &kgo.Record{Topic: topic, Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte(id)}}}
+	if err := client.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		bus := open(t, brokers, quickConfig())
+		name, group := topic(t, bus, 2), watermill.NewShortUUID()
+		var msgs []*message.Message
+		for i := range 40 {
+			msgs = append(msgs, keyed(fmt.Sprint("key", i), fmt.Sprint(i))...)
+		}
+		publish(t, bus, name, msgs...)
+
+		first := subscribe(t, subscriber(t, bus, group), name)
+		held := read(t, first, 40)
+		second := subscribe(t, subscriber(t, bus, group), name)
+		// The rebalance ends the session, which ends the contexts; the handlers finish and ack.
+		for _, m := range held {
+			select {
+			case <-m.Context().Done():
+			case <-time.After(patience):
+				t.Fatal("the contexts outlive the session")
+			}
+		}
+		select {
+		case m := <-second:
+			t.Fatalf("%s was handed to another member while its first handler runs", m.UUID)
+		default:
+		}
+		ack(held...)
+
+		for i := range msgs {
+			msgs[i] = message.NewMessage(fmt.Sprint("new", i), nil)
+			msgs[i].Metadata["ce_partitionkey"] = fmt.Sprint("key", i)
+		}
+		publish(t, bus, name, msgs...)
+		from := [2]int{}
+		for range msgs {
+			var m *message.Message
+			select {
+			case m = <-first:
+				from[0]++
+			case m = <-second:
+				from[1]++
+			case <-time.After(patience):
+				t.Fatalf("received %v of %d", from, len(msgs))
+			}
+			if m.UUID[:3] != "new" {
+				t.Fatalf("%s was delivered again though it was acked in the drain", m.UUID)
+			}
+			m.Ack()
+		}
+		if from[0] == 0 || from[1] == 0 {
+			t.Fatalf("the members do not share the partitions: %v", from)
+		}
+	})
+}
+
+func TestRule6_TheDrainIsBounded(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Drain = 100 * time.Millisecond
+		bus := open(t, brokers, cfg)
+		name, group := topic(t, bus, 1), watermill.NewShortUUID()
+		publish(t, bus, name, keyed("k", "0", "1", "2")...)
+		hung := subscriber(t, bus, group)
+		wantIDs(t, read(t, subscribe(t, hung, name), 3), "0", "1", "2")
+		start := time.Now()
+		closed(t, hung)
+		if took := time.Since(start); took < 100*time.Millisecond {
+			t.Fatalf("gave up after %v", took)
+		}
+		wantIDs(t, read(t, subscribe(t, subscriber(t, bus, group), name), 3), "0", "1", "2")
+	})
+}
+
+func TestWhatNobodyHasReadIsNotWaitedFor(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig() // would wait for 5 s
+		bus := open(t, brokers, cfg)
+		name, group := topic(t, bus, 1), watermill.NewShortUUID()
+		publish(t, bus, name, keyed("k", numbered(20)...)...)
+		sub := subscriber(t, bus, group)
+		read(t, subscribe(t, sub, name), 1)[0].Ack()
+		start := time.Now()
+		closed(t, sub)
+		if took := time.Since(start); took > 4*time.Second {
+			t.Fatalf("Close took %v", took)
+		}
+		wantIDs(t, read(t, subscribe(t, subscriber(t, bus, group), name), 19), numbered(20)[1:]...)
+	})
+}
+
+func TestWindowBoundsUnackedMessages(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Window = 4
+		bus := open(t, brokers, cfg)
+		name := topic(t, bus, 1)
+		publish(t, bus, name, keyed("k", numbered(6)...)...)
+		in := subscribe(t, subscriber(t, bus, watermill.NewShortUUID()), name)
+		got := read(t, in, 4)
+		select {
+		case m := <-in:
+			t.Fatalf("%s is beyond the window", m.UUID)
+		case <-time.After(200 * time.Millisecond):
+		}
+		got[0].Ack()
+		wantIDs(t, read(t, in, 1), "4")
+		ack(got...)
+		wantIDs(t, read(t, in, 1), "5")
+	})
+}
+
+func TestANackRedeliversInOrder(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		bus := open(t, brokers, quickConfig())
+		name := topic(t, bus, 1)
+		publish(t, bus, name, keyed("k", numbered(5)...)...)
+		in := subscribe(t, subscriber(t, bus, watermill.NewShortUUID()), name)
+		got := read(t, in, 5)
+		got[0].Ack()
+		got[3].Ack()
+		got[1].Nack()
+		again := read(t, in, 3)
+		wantIDs(t, again, "1", "2", "4")
+		again[0].Nack()
+		last := read(t, in, 3)
+		wantIDs(t, last, "1", "2", "4")
+		ack(last...)
+		publish(t, bus, name, keyed("k", "5")...)
+		wantIDs(t, read(t, in, 1), "5")
+	})
+}
+
+func TestContextsAndPositions(t *testing.T) {
+	type key struct{}
+	onKafka(t, func(t *testing.T, brokers []string) {
+		bus := open(t, brokers, quickConfig())
+		name := topic(t, bus, 1)
+		publish(t, bus, name, keyed("k", "0", "1")...)
+		in, err := subscriber(t, bus, watermill.NewShortUUID()).Subscribe(
+			context.WithValue(t.Context(), key{}, "v"), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := read(t, in, 2)
+		at, ok := kafkabus.PositionOf(got[1].Context())
+		if !ok || at.Topic != name || at.Partition != 0 || at.Offset != 1 || at.Timestamp.IsZero() {
+			t.Fatalf("position %+v", at)
+		}
+		if got[0].Context().Value(key{}) != "v" || got[0].Context().Err() != nil {
+			t.Fatal("not the context of Subscribe")
+		}
+		got[0].Ack()
+		select {
+		case <-got[0].Context().Done():
+		case <-time.After(patience):
+			t.Fatal("the context outlives the ack")
+		}
+		if got[1].Context().Err() != nil {
+			t.Fatal("another message's ack ended the context")
+		}
+		got[1].Ack()
+	})
+	if _, ok := kafkabus.PositionOf(t.Context()); ok {
+		t.Fatal("a position from nowhere")
+	}
+}
+
+func TestOneMemberReadsSeveralTopics(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Drain = 50 * time.Millisecond
+		bus := open(t, brokers, cfg)
+		a, b := topic(t, bus, 2), topic(t, bus, 2)
+		sub := subscriber(t, bus, watermill.NewShortUUID())
+		ctx, leave := context.WithCancel(t.Context())
+		inA, err := sub.Subscribe(ctx, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inB := subscribe(t, sub, b)
+		publish(t, bus, a, keyed("k", "in a")...)
+		publish(t, bus, b, keyed("k", "in b")...)
+		ack(read(t, inA, 1)...)
+		ack(read(t, inB, 1)...)
+		leave()
+		select {
+		case _, ok := <-inA:
+			if ok {
+				t.Fatal("a message came twice")
+			}
+		case <-time.After(patience):
+			t.Fatal("the channel stays open")
+		}
+		publish(t, bus, b, keyed("k", "more")...)
+		wantIDs(t, read(t, inB, 1), "more")
+	})
+}
+
+func TestATopicThatDoesNotExistHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	cfg := quickConfig()
+	cfg.Subscriber.ReconnectRetrySleep = 50 * time.Millisecond
+	bus := open(t, fake(t).ListenAddrs(), cfg)
+	there := topic(t, bus, 1)
+	sub := subscriber(t, bus, "g")
+	later, now := subscribe(t, sub, "later"), subscribe(t, sub, there)
+	publish(t, bus, there, keyed("k", "now")...)
+	ack(read(t, now, 1)...)
+	if err := bus.CreateTopics(t.Context(), kafkabus.Topic{Name: "later"}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, bus, "later", keyed("k", "later")...)
+	ack(read(t, later, 1)...)
+}
+
+func TestUndecodableRecordsArriveAsMessages(t *testing.T) {
+	t.Parallel()
+	bus := open(t, fake(t).ListenAddrs(), quickConfig())
+	name := topic(t, bus, 1)
+	bad := keyed("k", "bad")[0]
+	bad.Metadata["headers"] = "{"
+	publish(t, bus, name, bad, keyed("k", "good")[0])
+	got := read(t, subscribe(t, subscriber(t, bus, "g"), name), 2)
+	wantIDs(t, got, name+"/0/0", "good")
+	m := got[0]
+	if m.Metadata["ce_type"] != kafkabus.TypeUndecodable || m.Metadata["ce_kind"] != "command" ||
+		m.Metadata[kafkabus.HeaderUndecodable] == "" || m.Metadata["ce_partitionkey"] != "k" || string(m.Payload) != "bad" {
+		t.Fatalf("metadata %v, payload %q", m.Metadata, m.Payload)
+	}
+	ack(got...)
+}
+
+func TestUndecodableRecordsCanBeSkipped(t *testing.T) {
+	t.Parallel()
+	cfg := quickConfig()
+	cfg.Undecodable = func(*sarama.ConsumerMessage, error) *message.Message { return nil }
+	bus := open(t, fake(t).ListenAddrs(), cfg)
+	name := topic(t, bus, 1)
+	var msgs []*message.Message
+	for i := range 6 {
+		m := keyed("k", fmt.Sprint(i))[0]
+		if i%2 == 0 {
+			m.Metadata["headers"] = "{"
+		}
+		msgs = append(msgs, m)
+	}
+	publish(t, bus, name, msgs...)
+	sub := subscriber(t, bus, "g")
+	in := subscribe(t, sub, name)
+	got := read(t, in, 3)
+	wantIDs(t, got, "1", "3", "5")
+	got[0].Nack()
+	got = read(t, in, 3)
+	wantIDs(t, got, "1", "3", "5")
+	ack(got...)
+	closed(t, sub)
+	if lag, err := bus.Lag(t.Context(), "g", name); err != nil || lag[name] != 0 {
+		t.Fatalf("lag %v, %v", lag, err)
+	}
+}
+
+func TestLag(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		bus := open(t, brokers, quickConfig())
+		name, group := topic(t, bus, 3), watermill.NewShortUUID()
+		var msgs []*message.Message
+		for i := range 30 {
+			msgs = append(msgs, keyed(fmt.Sprint(i), fmt.Sprint(i))...)
+		}
+		publish(t, bus, name, msgs...)
+		sub := subscriber(t, bus, group)
+		in := subscribe(t, sub, name)
+		lagger := sub.(interface {
+			Lag(ctx context.Context) (map[string]int64, error)
+		})
+		is := func(want int64) func() bool {
+			return func() bool {
+				lag, err := lagger.Lag(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return lag[name] == want && len(lag) == 1
+			}
+		}
+		eventually(t, "30 wait", is(30))
+		ack(read(t, in, 30)...)
+		eventually(t, "none wait, by autocommit", is(0))
+	})
+}
+
+func TestClosedThingsSaySo(t *testing.T) {
+	t.Parallel()
+	bus := open(t, fake(t).ListenAddrs(), quickConfig())
+	sub, pub := subscriber(t, bus, "g"), bus.Publisher()
+	in := subscribe(t, sub, "nowhere")
+	closed(t, bus)
+	closed(t, bus)
+	if _, ok := <-in; ok {
+		t.Fatal("the channel is open")
+	}
+	_, again := sub.Subscribe(t.Context(), "t")
+	_, fresh := bus.Subscriber("g")
+	for what, err := range map[string]error{
+		"Subscribe": again, "Subscriber": fresh,
+		"Publish":     pub.Publish("t", keyed("k", "1")...),
+		"new Publish": bus.Publisher().Publish("t", keyed("k", "1")...),
+	} {
+		if !errors.Is(err, kafkabus.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {
+	t.Parallel()
+	brokers := realBrokers(t)
+	member := func(id string) (*kafkabus.Bus, kafkabus.Config) {
+		cfg := quickConfig()
+		cfg.InstanceID, cfg.Drain = id, 5*time.Second
+		return open(t, brokers, cfg), cfg
+	}
+	group := watermill.NewShortUUID()
+	one, _ := member("one")
+	two, _ := member("two")
+	name := topic(t, one, 2)
+	var msgs []*message.Message
+	for i := range 20 {
+		msgs = append(msgs, keyed(fmt.Sprint(i), fmt.Sprint(i))...)
+	}
+	subOne, subTwo := subscriber(t, one, group), subscriber(t, two, group)
+	inOne, inTwo := subscribe(t, subOne, name), subscribe(t, subTwo, name)
+	shared := func() bool {
+		publish(t, one, name, msgs...)
+		a, b := 0, 0
+		for a+b < len(msgs) {
+			select {
+			case m := <-inOne:
+				a++
+				m.Ack()
+			case m := <-inTwo:
+				b++
+				m.Ack()
+			case <-time.After(patience):
+				t.Fatalf("received %d and %d", a, b)
+			}
+		}
+		return a > 0 && b > 0
+	}
+	eventually(t, "both members have a partition", shared)
+
+	publish(t, one, name, msgs...)
+	held := read(t, inTwo, 1)[0]
+	closed(t, subOne)
+	inOne = subscribe(t, subscriber(t, one, group), name)
+	for m := range inOne {
+		m.Ack()
+		break
+	}
+	if held.Context().Err() != nil {
+		t.Fatal("the other member's session ended")
+	}
+	held.Ack()
+}
