@@ -1,12 +1,16 @@
 package outbox_test
 
 import (
+	"context"
 	"os"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/glebarez/sqlite"
 	mysqldriver "github.com/go-sql-driver/mysql"
+	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/outboxtest"
+	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/driver/mysql"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
@@ -45,3 +49,28 @@ func openMySQL(t testing.TB) *gorm.DB {
 }
 
 var databases = map[string]outboxtest.Factory{"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL}
+
+func newOutbox(tb testing.TB, db *gorm.DB) (*outbox.Outbox, *uow.UnitOfWork) {
+	tb.Helper()
+	if err := outbox.Migrate(context.Background(), db); err != nil {
+		tb.Fatal(err)
+	}
+	box, err := outbox.New(db, outbox.Config{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	unit, err := uow.New(db, uow.Config{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return box, unit
+}
+
+func newRelay(tb testing.TB, box *outbox.Outbox, to message.Publisher, cfg outbox.RelayConfig) *outbox.Relay {
+	tb.Helper()
+	relay, err := outbox.NewRelay(box, to, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return relay
+}

@@ -76,53 +76,37 @@ func (q query) horizon() (now, ended int64, err error) {
 	return now, ended, err
 }
 
-// lookBack looks, behind each scan's position, for messages that were committed after later ones, and moves up
-// the point from which that is necessary.
-func (rd *reader) lookBack(q query) (found bool, err error) {
-	if !rd.open() {
-		return false, nil
-	}
-	began := time.Now()
+// lookBack returns messages up to the scan's position that are not in our hands, and moves up the point from which
+// it is necessary to look. It reports whether it saw all of them.
+func (rd *reader) lookBack(q query, s *scan) (late []record, complete bool, err error) {
 	now, ended, err := q.horizon()
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
-	scans := []*scan{rd.main}
-	for _, s := range rd.behind {
-		scans = append(scans, s)
+	seqs, complete, err := rd.unknown(q, s)
+	if err != nil {
+		return nil, false, err
 	}
-	for _, s := range scans {
-		if s.low >= s.pos {
-			continue
-		}
-		late, complete, err := rd.late(q, s)
-		if err != nil {
-			return found, err
-		}
-		found = found || late
-		settled := s.mark.set && s.mark.xid < ended
-		if !q.dialect.postgres() {
-			settled = s.mark.set && time.Since(s.mark.at) > rd.relay.cfg.MaxTransaction
-		}
-		if settled && complete {
-			s.low, s.mark = max(s.low, min(s.mark.upTo, s.pos)), mark{}
-		}
-		if !s.mark.set {
-			s.mark = mark{set: true, upTo: s.pos, xid: now, at: began}
-		}
+	settled := s.mark.xid < ended
+	if !q.dialect.postgres() {
+		settled = time.Since(s.mark.at) > rd.relay.cfg.MaxTransaction
 	}
-	rd.lookedBack = time.Now()
-	rd.lookTook = rd.lookedBack.Sub(began)
-	return found, nil
+	if s.mark.set && settled && complete {
+		s.low, s.mark = max(s.low, min(s.mark.upTo, s.pos)), mark{}
+	}
+	if !s.mark.set {
+		s.mark = mark{set: true, upTo: s.pos, xid: now, at: time.Now()}
+	}
+	if len(seqs) > 0 {
+		late, err = q.exactly(seqs)
+	}
+	return late, complete, err
 }
 
-// late takes the messages between a scan's low and its position that are not in our hands. It reports whether it
-// saw all of them.
-func (rd *reader) late(q query, s *scan) (found, complete bool, err error) {
-	limit := len(rd.window) + rd.relay.cfg.Buffer
+// unknown lists what lies between a scan's low and its position and is not in our hands.
+func (rd *reader) unknown(q query, s *scan) (seqs []int64, complete bool, err error) {
+	limit, n := len(rd.window)+rd.relay.cfg.Buffer, 0
 	where, args := q.filter(s, []any{s.low, s.pos})
-	var seqs []int64
-	n := 0
 	err = q.query("SELECT seq FROM outbox WHERE seq > ? AND seq <= ?"+where+" ORDER BY seq LIMIT ?",
 		append(args, limit), func(rows *sql.Rows) error {
 			var seq int64
@@ -133,22 +117,20 @@ func (rd *reader) late(q query, s *scan) (found, complete bool, err error) {
 			n++
 			return err
 		})
-	if err != nil || len(seqs) == 0 {
-		return false, n < limit, err
-	}
-	var recs []record
-	cond, more := q.dialect.among("seq", seqs)
-	err = q.query("SELECT seq, "+columns+" FROM outbox WHERE "+cond+" ORDER BY seq", more, func(rows *sql.Rows) error {
+	return seqs, n < limit, err
+}
+
+// exactly reads the messages with the given keys, in order.
+func (q query) exactly(seqs []int64) ([]record, error) {
+	recs := make([]record, 0, len(seqs))
+	where, args := q.dialect.among("seq", seqs)
+	err := q.query("SELECT seq, "+columns+" FROM outbox WHERE "+where+" ORDER BY seq", args, func(rows *sql.Rows) error {
 		var rec record
 		err := rec.scan(rows)
 		recs = append(recs, rec)
 		return err
 	})
-	if err != nil {
-		return false, false, err
-	}
-	taken := rd.dispatch(s, recs, s.pos)
-	return taken > 0, n < limit, nil
+	return recs, err
 }
 
 // shards lists the shards that are ours.

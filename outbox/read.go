@@ -13,7 +13,6 @@ const (
 	span      = 50_000 // how far one read of a table with foreign rows looks
 	resweep   = time.Minute
 	unsettled = 100 * time.Millisecond // longest poll while earlier messages may still commit
-	gapShare  = 4                      // looking back may take a fifth of the reader's time
 )
 
 // A reader reads the table for a relay. Only its goroutine uses it.
@@ -27,10 +26,7 @@ type reader struct {
 	behind map[string]*scan
 	epochs [Shards]int64 // of the shards that may be read; 0 for others
 	whole  bool          // all shards are ours
-
-	lookedBack time.Time // when the last look back ended
-	lookTook   time.Duration
-	swept      time.Time
+	swept  time.Time
 }
 
 // A scan is a position in the table, for one topic or for all that are not behind.
@@ -99,14 +95,16 @@ func (rd *reader) restart() {
 
 // open reports whether messages may still appear before a position.
 func (rd *reader) open() bool {
-	if rd.relay.dialect.sqlite() {
-		return false // one writer at a time: sequence numbers appear in order
-	}
-	open := rd.main.low < rd.main.pos
+	open := rd.opened(rd.main)
 	for _, s := range rd.behind {
-		open = open || s.low < s.pos
+		open = open || rd.opened(s)
 	}
 	return open
+}
+
+func (rd *reader) opened(s *scan) bool {
+	// SQLite has one writer at a time: sequence numbers appear in order.
+	return s.low < s.pos && !rd.relay.dialect.sqlite()
 }
 
 // begin takes notice of what happened since the last read. What left our hands was deleted before the read's
@@ -142,13 +140,7 @@ func (rd *reader) read(ctx context.Context) (found, more bool, err error) {
 		return false, false, nil
 	}
 	err = rd.relay.reads(ctx, func(conn gorm.ConnPool) error {
-		q := query{execer{ctx, conn, rd.relay.dialect}, rd}
-		found, more, err = rd.forward(q)
-		if err == nil && !rd.relay.dialect.sqlite() && time.Since(rd.lookedBack) >= gapShare*rd.lookTook {
-			var late bool
-			late, err = rd.lookBack(q)
-			found = found || late
-		}
+		found, more, err = rd.scans(query{execer{ctx, conn, rd.relay.dialect}, rd})
 		return err
 	})
 	return found, more, err
@@ -173,8 +165,8 @@ func (r *Relay) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) er
 	return tx.Commit()
 }
 
-// forward reads what comes after each scan's position.
-func (rd *reader) forward(q query) (found, more bool, err error) {
+// scans lets each scan that has room advance.
+func (rd *reader) scans(q query) (found, more bool, err error) {
 	top := int64(math.MaxInt64)
 	if !rd.whole || len(rd.behind) > 0 {
 		if top, err = q.top(); err != nil {
@@ -216,16 +208,27 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	if err != nil {
 		return 0, false, err
 	}
-	before := s.pos
-	cut := len(recs) == limit
+	before, cut := s.pos, len(recs) == limit
+	var late []record
+	if rd.opened(s) {
+		// Messages that were committed since the last read with lower numbers come first. This read's snapshot is the
+		// later one: whatever has to precede a message of recs is in it, or is already in our hands.
+		complete := false
+		if late, complete, err = rd.lookBack(q, s); err != nil {
+			return 0, false, err
+		}
+		if !complete {
+			return rd.dispatch(s, late, before), true, nil
+		}
+	}
 	switch {
 	case cut, until == math.MaxInt64 && len(recs) > 0:
 		s.pos = recs[len(recs)-1].seq
 	case until != math.MaxInt64:
 		s.pos = until
 	}
-	n = rd.dispatch(s, recs, before)
-	return n, cut || until < top && top != math.MaxInt64, nil
+	n = rd.dispatch(s, append(late, recs...), before)
+	return n, cut || until < top, nil
 }
 
 // room returns how many more messages a topic's queue takes.

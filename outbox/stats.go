@@ -81,6 +81,18 @@ func (r *Relay) Published() uint64 {
 	return r.published
 }
 
+// Publishing returns how many calls of Publish are under way, at most one for each topic.
+func (r *Relay) Publishing() (calls int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.topics {
+		if !t.sentAt.IsZero() {
+			calls++
+		}
+	}
+	return calls
+}
+
 // Healthy returns nil if the relay runs and messages leave. Otherwise its error wraps [ErrStuck] and says what is
 // wrong: the relay does not run, its leases ran out, the database cannot be read, or for a topic the publisher has
 // failed or has not returned for [RelayConfig.StuckAfter]. It does not touch the database.

@@ -60,8 +60,9 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 		t.failures, t.err, t.offset = 0, nil, 0
 		return 0
 	}
-	if s.err == nil { // it was cut short before the first message
-		return minPoll
+	if s.err == nil { // no lane begins behind the offset, or the relay stops
+		t.offset = 0
+		return 0
 	}
 	t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
 	return r.fail(t, s.err)
