@@ -1,0 +1,417 @@
+package cqrs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// db is a database, an outbox with its relay, and a bus in memory: a unit of work with nested undo, an inbox, parked
+// messages and dead letters, a publisher that joins the transaction, and subscribers that deliver without limit.
+type db struct {
+	mu      gate // held by the outermost Do
+	state   tables
+	commits int
+	claims  [][]string
+	reruns  int   // every outermost Do runs its function this many times more, undoing each
+	refuse  error // Do's commit fails with it
+
+	busMu sync.Mutex
+	subs  map[string][]chan *message.Message
+	out   []sent
+}
+
+// gate is a mutex whose waiters are idle in the eyes of synctest.
+type gate chan struct{}
+
+func (g gate) Lock()   { g <- struct{}{} }
+func (g gate) Unlock() { <-g }
+
+type sent struct {
+	topic string
+	msg   *message.Message
+}
+
+type tables struct {
+	rows   map[string]int
+	inbox  map[string]bool
+	parked []parkedRow
+	dead   map[string]deadRow
+	outbox []sent
+}
+
+type parkedRow struct {
+	cqrs.Parked
+	due   time.Time
+	until time.Time // of the lease
+}
+
+type deadRow struct {
+	cqrs.DeadLetter
+	state string
+}
+
+func (t tables) clone() tables {
+	return tables{
+		rows: maps.Clone(t.rows), inbox: maps.Clone(t.inbox), parked: slices.Clone(t.parked),
+		dead: maps.Clone(t.dead), outbox: slices.Clone(t.outbox),
+	}
+}
+
+func newDB() *db {
+	return &db{
+		mu:    make(gate, 1),
+		state: tables{rows: map[string]int{}, inbox: map[string]bool{}, dead: map[string]deadRow{}},
+		subs:  map[string][]chan *message.Message{},
+	}
+}
+
+type txKey struct{}
+
+func inTx(ctx context.Context) bool { return ctx.Value(txKey{}) != nil }
+
+var errUndo = errors.New("run again")
+
+// Do runs fn holding the only transaction; nested calls undo their own part.
+func (b *db) Do(ctx context.Context, fn func(context.Context) error) error {
+	if inTx(ctx) {
+		return b.part(ctx, fn)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ctx = context.WithValue(context.WithoutCancel(ctx), txKey{}, true)
+	for range b.reruns {
+		_ = b.part(ctx, func(ctx context.Context) error { _ = fn(ctx); return errUndo })
+	}
+	if err := b.part(ctx, fn); err != nil {
+		return err
+	}
+	if b.refuse != nil {
+		return b.refuse
+	}
+	b.commits++
+	b.relay()
+	return nil
+}
+
+func (b *db) part(ctx context.Context, fn func(context.Context) error) error {
+	before, ok := b.state.clone(), false
+	defer func() {
+		if !ok {
+			b.state = before
+		}
+	}()
+	err := fn(ctx)
+	ok = err == nil
+	return err
+}
+
+// relay publishes what was committed.
+func (b *db) relay() {
+	b.busMu.Lock()
+	defer b.busMu.Unlock()
+	for _, s := range b.state.outbox {
+		b.out = append(b.out, s)
+		for _, ch := range b.subs[s.topic] {
+			ch <- s.msg.Copy()
+		}
+	}
+	b.state.outbox = nil
+}
+
+// Publish joins the transaction in the messages' context; without one it delivers at once.
+func (b *db) Publish(topic string, msgs ...*message.Message) error {
+	for _, m := range msgs {
+		if !inTx(m.Context()) {
+			b.mu.Lock()
+			b.state.outbox = append(b.state.outbox, sent{topic, m})
+			b.relay()
+			b.mu.Unlock()
+			continue
+		}
+		b.state.outbox = append(b.state.outbox, sent{topic, m})
+	}
+	return nil
+}
+
+func (b *db) Close() error { return nil }
+
+// subscriber of any group.
+func (b *db) subscriber(string) (message.Subscriber, error) { return &subscriber{db: b}, nil }
+
+type subscriber struct {
+	db   *db
+	mine map[string]chan *message.Message
+}
+
+func (s *subscriber) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
+	s.db.busMu.Lock()
+	defer s.db.busMu.Unlock()
+	ch := make(chan *message.Message, 10_000)
+	s.db.subs[topic] = append(s.db.subs[topic], ch)
+	if s.mine == nil {
+		s.mine = map[string]chan *message.Message{}
+	}
+	s.mine[topic] = ch
+	return ch, nil
+}
+
+func (s *subscriber) Close() error {
+	s.db.busMu.Lock()
+	defer s.db.busMu.Unlock()
+	for topic, ch := range s.mine {
+		s.db.subs[topic] = slices.DeleteFunc(s.db.subs[topic], func(c chan *message.Message) bool { return c == ch })
+		close(ch)
+	}
+	s.mine = nil
+	return nil
+}
+
+func (s *subscriber) Lag(context.Context) (map[string]int64, error) {
+	s.db.busMu.Lock()
+	defer s.db.busMu.Unlock()
+	lag := map[string]int64{}
+	for topic, ch := range s.mine {
+		lag[topic] = int64(len(ch))
+	}
+	return lag, nil
+}
+
+// deliver puts messages on a topic, as they are, and returns the copies whose acks can be watched.
+func (b *db) deliver(topic string, msgs ...*message.Message) {
+	b.busMu.Lock()
+	defer b.busMu.Unlock()
+	for _, m := range msgs {
+		for _, ch := range b.subs[topic] {
+			ch <- m
+		}
+	}
+}
+
+// add is a handler's own write.
+func (b *db) add(ctx context.Context, row string, n int) {
+	if !inTx(ctx) {
+		panic("write outside a transaction")
+	}
+	b.state.rows[row] += n
+}
+
+func (b *db) read(f func(*tables)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f(&b.state)
+}
+
+func (b *db) row(name string) (n int) {
+	b.read(func(t *tables) { n = t.rows[name] })
+	return n
+}
+
+// sentTo returns what was published to a topic.
+func (b *db) sentTo(topic string) []*message.Message {
+	b.busMu.Lock()
+	defer b.busMu.Unlock()
+	var all []*message.Message
+	for _, s := range b.out {
+		if s.topic == topic {
+			all = append(all, s.msg)
+		}
+	}
+	return all
+}
+
+func (b *db) Claim(ctx context.Context, group string, ids []string) ([]bool, error) {
+	if !inTx(ctx) {
+		return nil, errors.New("claim outside a transaction")
+	}
+	b.claims = append(b.claims, ids)
+	if !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		return nil, fmt.Errorf("claim of %v: not sorted and distinct", ids)
+	}
+	fresh := make([]bool, len(ids))
+	for i, id := range ids {
+		fresh[i] = !b.state.inbox[group+"/"+id]
+		b.state.inbox[group+"/"+id] = true
+	}
+	return fresh, nil
+}
+
+func (b *db) Unclaim(_ context.Context, group string, ids []string) error {
+	for _, id := range ids {
+		delete(b.state.inbox, group+"/"+id)
+	}
+	return nil
+}
+
+// parking and letters give the two stores method sets of their own.
+type (
+	parking struct{ *db }
+	letters struct{ *db }
+)
+
+func (p parking) Parked(_ context.Context, group string, queues []string) ([]bool, error) {
+	found := make([]bool, len(queues))
+	for i, q := range queues {
+		found[i] = slices.ContainsFunc(p.state.parked, func(r parkedRow) bool { return r.Group == group && r.Queue == q })
+	}
+	return found, nil
+}
+
+func (p parking) find(m *cqrs.Parked) int {
+	return slices.IndexFunc(p.state.parked, func(r parkedRow) bool { return r.Group == m.Group && r.ID == m.ID })
+}
+
+func (p parking) Append(_ context.Context, ms []*cqrs.Parked) error {
+	for _, m := range ms {
+		if p.find(m) < 0 {
+			p.state.parked = append(p.state.parked, parkedRow{Parked: *m, due: time.Now().Add(m.Delay)})
+		}
+	}
+	return nil
+}
+
+func (p parking) Lease(_ context.Context, group string, limit int, ttl time.Duration) ([]*cqrs.Parked, error) {
+	var due []*cqrs.Parked
+	seen := map[string]bool{}
+	now := time.Now()
+	for i := range p.state.parked {
+		r := &p.state.parked[i]
+		if r.Group != group || seen[r.Queue] || len(due) == limit {
+			continue
+		}
+		seen[r.Queue] = true
+		if r.Blocked || r.due.After(now) || r.until.After(now) {
+			continue
+		}
+		r.until, r.Lease = now.Add(ttl), fmt.Sprint(now.UnixNano())
+		m := r.Parked
+		due = append(due, &m)
+	}
+	return due, nil
+}
+
+func (p parking) Reschedule(_ context.Context, ms []*cqrs.Parked) error {
+	for _, m := range ms {
+		i := p.find(m)
+		if i < 0 {
+			continue
+		}
+		if m.Lease != "" && m.Lease != p.state.parked[i].Lease {
+			return cqrs.ErrLeaseLost
+		}
+		row := parkedRow{Parked: *m, due: time.Now().Add(m.Delay)}
+		row.Lease = ""
+		p.state.parked[i] = row
+	}
+	return nil
+}
+
+func (p parking) Consume(_ context.Context, ms []*cqrs.Parked) error {
+	for _, m := range ms {
+		i := p.find(m)
+		if i < 0 || m.Lease != "" && m.Lease != p.state.parked[i].Lease {
+			return cqrs.ErrLeaseLost
+		}
+		p.state.parked = slices.Delete(p.state.parked, i, i+1)
+	}
+	return nil
+}
+
+func (l letters) Put(_ context.Context, ls []*cqrs.DeadLetter) error {
+	for _, d := range ls {
+		if l.state.dead[d.ID].state != "dead" {
+			l.state.dead[d.ID] = deadRow{*d, "dead"}
+		}
+	}
+	return nil
+}
+
+func (l letters) Get(_ context.Context, _ string, ids []string) (found []*cqrs.DeadLetter, err error) {
+	for _, id := range ids {
+		if d, ok := l.state.dead[id]; ok {
+			found = append(found, &d.DeadLetter)
+		}
+	}
+	return found, nil
+}
+
+func (l letters) Replay(_ context.Context, _ string, ids []string) (turned []*cqrs.DeadLetter, err error) {
+	for _, id := range ids {
+		if d, ok := l.state.dead[id]; ok && d.state == "dead" {
+			d.state = "replaying"
+			l.state.dead[id] = d
+			turned = append(turned, &d.DeadLetter)
+		}
+	}
+	return turned, nil
+}
+
+func (l letters) Resolve(_ context.Context, _ string, ids []string) error {
+	for _, id := range ids {
+		delete(l.state.dead, id)
+	}
+	return nil
+}
+
+// config wires a processor to the whole of b.
+func (b *db) config() cqrs.ProcessorConfig {
+	return cqrs.ProcessorConfig{
+		Subscribe: b.subscriber, UnitOfWork: b, InTransaction: inTx, Inbox: b,
+		Parking: parking{b}, DeadLetters: letters{b},
+		Lanes: 2, Instance: "one",
+	}
+}
+
+// service is a processor under test.
+type service struct {
+	*db
+	p    *cqrs.Processor
+	s    *cqrs.Sender
+	t    *testing.T
+	stop func()
+}
+
+func newService(t *testing.T, b *db, c *cqrs.Catalog, cfg cqrs.ProcessorConfig) *service {
+	t.Helper()
+	s, err := cqrs.NewSender(c, b, cqrs.SenderConfig{Source: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := cqrs.NewProcessor("shop", s, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &service{db: b, p: p, s: s, t: t}
+}
+
+// run starts the processor; the returned function stops it and fails the test if Run failed.
+func (s *service) run() {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.p.Run(ctx) }()
+	stopped := false
+	s.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			s.t.Errorf("Run = %v", err)
+		}
+	}
+	s.t.Cleanup(s.stop)
+}
