@@ -63,7 +63,7 @@ func (w Wait[S, E]) build(*S) *flow.Node {
 		n.On = func(state, event any) { w.On(state.(*S), *event.(*E)) }
 	}
 	if w.Key != nil {
-		n.Key = func(event any) string { return w.Key(*event.(*E)) }
+		n.Key = func(event any) string { return w.Key(valueOf[E](event)) }
 	}
 	return n
 }
@@ -105,4 +105,12 @@ func setRetry(n *flow.Node, r cqrs.Retry) {
 	if n.Max == 0 {
 		n.Max = max(defaultMax, n.Min)
 	}
+}
+
+// valueOf takes a T or a *T.
+func valueOf[T any](v any) T {
+	if t, ok := v.(T); ok {
+		return t
+	}
+	return *v.(*T)
 }

@@ -8,11 +8,11 @@ import (
 
 // Errors of operators' inputs, and of poisoned instances.
 var (
-	ErrPivotInDoubt = errors.New("the pivot is in doubt: settle it first")
-	ErrPastPivot    = errors.New("the pivot is done: the saga only goes forward")
-	ErrNotStuck     = errors.New("nothing waits for an operator")
-	ErrEnded        = errors.New("the saga has ended")
-	ErrPanic        = errors.New("a function of the definition panicked")
+	ErrPivotInDoubt = errors.New("saga: the pivot is in doubt: settle it first")
+	ErrPastPivot    = errors.New("saga: the pivot is done: the saga only goes forward")
+	ErrNotStuck     = errors.New("saga: nothing waits for an operator")
+	ErrEnded        = errors.New("saga: the saga has ended")
+	ErrPanic        = errors.New("saga: a function of the definition panicked")
 )
 
 // A run is one transition.

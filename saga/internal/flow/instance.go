@@ -66,6 +66,7 @@ type Cursor struct {
 	Reason    string                     `json:"r,omitempty"` // why it does not simply go on
 	Stash     []Input                    `json:"q,omitempty"`
 	Frames    map[string]json.RawMessage `json:"f,omitempty"` // states of subs
+	Origin    string                     `json:"o,omitempty"` // correlation of what started it
 }
 
 // An Instance is one run of a graph. It is not safe for concurrent use.

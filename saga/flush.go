@@ -1,0 +1,261 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/saga/internal/flow"
+	"github.com/surge-go/surge/saga/internal/store"
+)
+
+// A batch is what one transaction does with sagas.
+type batch struct {
+	e     *Engine
+	works []work
+	ticks []*tick
+	open  []*folding // not stored yet
+}
+
+// flush folds what a transaction brought for any number of sagas, and stores it. It runs just before the commit;
+// an error rolls the transaction back, and the unit of work finds out whose fault it was.
+func (e *Engine) flush(ctx context.Context, works []work) error {
+	if err := e.record(ctx); err != nil {
+		return err
+	}
+	b := &batch{e: e, works: works}
+	const patience = 10
+	for round := range patience {
+		if err := b.gather(ctx, round); err != nil {
+			return err
+		}
+		for _, f := range b.open {
+			if err := e.fold(ctx, f); err != nil {
+				return err
+			}
+		}
+		if err := b.store(ctx); err != nil {
+			return err
+		}
+		if len(b.works) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("saga: %d instances change faster than they can be written", len(b.works))
+}
+
+// gather loads the instances that the works are for. The first rounds are optimistic; an instance that lost twice,
+// one whose transitions write to the database, and every one on MySQL is locked, in the order of ids.
+func (b *batch) gather(ctx context.Context, round int) error {
+	byID, byKey, err := b.sort(ctx, round)
+	if err != nil {
+		return err
+	}
+	ids := make([]string, 0, len(byID))
+	for id := range byID {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	rows, err := store.Load(ctx, ids, round >= 2 || b.e.locks() || store.MustLock(ctx))
+	if err != nil {
+		return err
+	}
+	if rows, err = b.due(ctx, rows, byID); err != nil {
+		return err
+	}
+	b.open = b.open[:0]
+	for _, r := range rows {
+		works := byID[r.ID]
+		delete(byID, r.ID)
+		if err := b.add(ctx, r, works); err != nil {
+			return err
+		}
+	}
+	for _, works := range byID { // replies to instances that were purged
+		for _, w := range works {
+			b.e.log.Info("no such saga", "id", w.id, "step", w.input.Step)
+		}
+	}
+	for _, k := range byKey {
+		home := b.e.home(&store.Row{Type: k[0].key.Type, Status: store.Awaited})
+		b.open = append(b.open, &folding{home: home, works: k})
+	}
+	return nil
+}
+
+// sort groups works by instance, each group in the order in which they came. A start goes the optimistic way: its
+// key is most likely free.
+func (b *batch) sort(ctx context.Context, round int) (byID map[string][]work, byKey [][]work, err error) {
+	groups := map[store.Key][]work{}
+	var order []store.Key
+	var unknown []store.Key
+	for _, w := range b.works {
+		switch {
+		case w.tick != nil:
+			b.ticks = append(b.ticks, w.tick)
+			continue
+		case w.id != "":
+			w.key = store.Key{Key: w.id} // no type: cannot be a key
+		}
+		if groups[w.key] == nil {
+			order = append(order, w.key)
+			if w.id == "" && (w.input.Kind != flow.Start || round > 0) {
+				unknown = append(unknown, w.key)
+			}
+		}
+		groups[w.key] = append(groups[w.key], w)
+	}
+	found, err := store.Find(ctx, unknown)
+	if err != nil {
+		return nil, nil, err
+	}
+	byID = map[string][]work{}
+	for _, k := range order {
+		switch id := found[k]; {
+		case k.Type == "":
+			byID[k.Key] = append(byID[k.Key], groups[k]...)
+		case id != "":
+			byID[id] = append(byID[id], groups[k]...)
+		default:
+			byKey = append(byKey, groups[k])
+		}
+	}
+	return byID, byKey, nil
+}
+
+// locks reports whether any definition's transitions write to the host's database.
+func (e *Engine) locks() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range e.types {
+		for _, h := range k.versions {
+			if h.graph.HasLocals() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (b *batch) add(ctx context.Context, r *store.Row, works []work) error {
+	if r.Status == store.Awaited && len(works) == 1 && works[0].input.Kind == flow.Timer {
+		return b.e.expire(ctx, r)
+	}
+	h := b.e.home(r)
+	if h == nil {
+		if works[0].input.Kind == flow.Timer {
+			return nil // somebody else's
+		}
+		return cqrs.Later(unknownDelay, fmt.Errorf("%w: %s version %d", ErrUnknownVersion, r.Type, r.DefVersion))
+	}
+	b.open = append(b.open, &folding{row: r, home: h, works: works})
+	return nil
+}
+
+const unknownDelay = 5 * time.Second
+
+// store writes what changed: new instances, transitions, the journal, and the commands of those that were stored.
+// Those that somebody else was faster with stay in works.
+func (b *batch) store(ctx context.Context) error {
+	b.works = nil
+	var fresh, old []*store.Row
+	for _, f := range b.open {
+		switch {
+		case !f.changed:
+		case f.row == nil:
+			fresh = append(fresh, f.next)
+		default:
+			old = append(old, f.next)
+		}
+	}
+	inserted, err := store.Insert(ctx, fresh)
+	if err != nil {
+		return fmt.Errorf("saga: %w", err)
+	}
+	updated, err := store.Update(ctx, old)
+	if err != nil {
+		return fmt.Errorf("saga: %w", err)
+	}
+	var won []*folding
+	for _, f := range b.open {
+		switch {
+		case !f.changed:
+		case inserted[f.next.ID] || updated[f.next.ID]:
+			won = append(won, f)
+		default:
+			b.works = append(b.works, f.works...)
+		}
+	}
+	if err := b.send(ctx, won); err != nil {
+		return err
+	}
+	return b.journal(ctx, won)
+}
+
+// send sends the commands of stored transitions. One that cannot be encoded suspends its instance instead.
+func (b *batch) send(ctx context.Context, won []*folding) error {
+	var poisoned []*store.Row
+	for _, f := range won {
+		if len(f.commands) == 0 {
+			continue
+		}
+		err := b.e.work.Do(ctx, func(ctx context.Context) error { return b.e.sendAll(ctx, f) })
+		if err == nil {
+			continue
+		}
+		if f.row == nil {
+			return err
+		}
+		version := f.next.Version
+		if err := b.e.suspend(f, err); err != nil {
+			return err
+		}
+		f.next.Version = version + 1
+		poisoned = append(poisoned, f.next)
+	}
+	updated, err := store.Update(ctx, poisoned)
+	if err != nil {
+		return fmt.Errorf("saga: %w", err)
+	}
+	if len(updated) != len(poisoned) {
+		return fmt.Errorf("saga: %d poisoned instances cannot be suspended", len(poisoned)-len(updated))
+	}
+	return nil
+}
+
+func (e *Engine) sendAll(ctx context.Context, f *folding) error {
+	for _, c := range f.commands {
+		options := []cqrs.SendOption{cqrs.ReplyTo(e.p.ReplyTopic(), c.Token.String())}
+		if !c.Deadline.IsZero() {
+			options = append(options, cqrs.Deadline(c.Deadline))
+		}
+		ctx := cqrs.WithEnvelope(ctx, e.envelope(f, c.env))
+		if err := e.p.Sender().Send(ctx, c.Message, options...); err != nil {
+			return fmt.Errorf("%s: %w", c.Token.Step, err)
+		}
+	}
+	return nil
+}
+
+func (b *batch) journal(ctx context.Context, won []*folding) error {
+	notes := make([]store.Note, 0, len(won))
+	for _, f := range won {
+		if len(f.entries) == 0 {
+			continue
+		}
+		data, err := json.Marshal(f.entries)
+		if err != nil {
+			return fmt.Errorf("saga: encode journal: %w", err)
+		}
+		notes = append(notes, store.Note{Saga: f.next.ID, Version: f.next.Version, At: f.next.Updated, Entries: string(data)})
+	}
+	slices.SortFunc(notes, func(a, b store.Note) int { return strings.Compare(a.Saga, b.Saga) })
+	if err := store.Journal(ctx, notes); err != nil {
+		return fmt.Errorf("saga: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package flow
+
+import "fmt"
+
+// Move brings the place of an older version's instance to this graph: it goes on at step. Nodes before it keep their
+// marks if they have one of the same name, else count as skipped; marks without a node are dropped.
+func (g *Graph) Move(c *Cursor, step string) error {
+	target := g.byName[step]
+	if target == nil && step != "" {
+		return fmt.Errorf("move: %s version %d has no step %q", g.Name, g.Version, step)
+	}
+	known := map[string]bool{}
+	var kept []*Mark
+	for _, m := range c.Marks {
+		if n := g.byName[m.Node]; n != nil {
+			known[m.Node] = true
+			kept = append(kept, m)
+		}
+	}
+	c.Marks = kept
+	if target == nil || c.Phase != Forward {
+		return nil
+	}
+	around := map[string]bool{}
+	g.enclosing(g.Root.Kids, step, around)
+	passed := true
+	each(g.Root, func(n *Node) {
+		switch {
+		case n == g.Root:
+		case n == target:
+			passed = false
+		case passed && !known[n.Name] && around[n.Name]:
+			c.Marks = append(c.Marks, &Mark{Node: n.Name, State: Entered})
+		case passed && !known[n.Name]:
+			c.Marks = append(c.Marks, &Mark{Node: n.Name, State: Skipped})
+		}
+	})
+	return nil
+}
+
+// enclosing notes the nodes around the one with the given name.
+func (g *Graph) enclosing(nodes []*Node, name string, around map[string]bool) bool {
+	for _, n := range nodes {
+		if n.Name == name {
+			return true
+		}
+		if g.enclosing(n.Kids, name, around) {
+			around[n.Name] = true
+			return true
+		}
+	}
+	return false
+}

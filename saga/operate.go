@@ -1,0 +1,184 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/saga/internal/flow"
+	"github.com/surge-go/surge/saga/internal/store"
+)
+
+// An Action is what an operator can do to an instance.
+type Action string
+
+// The actions.
+const (
+	ActRetry    Action = "retry"    // try again what is stuck; let a suspended instance go on
+	ActSkip     Action = "skip"     // go on as if what is stuck were done; not past a pivot in doubt
+	ActAbort    Action = "abort"    // undo everything; not from the pivot on
+	ActSettled  Action = "settled"  // tell what became of a command in doubt
+	ActComplete Action = "complete" // end it here, as Intervention.End
+	ActPatch    Action = "patch"    // replace the state
+)
+
+// An Intervention is one action of an operator on one instance. Actor and Reason are required and journaled.
+type Intervention struct {
+	Type, Key     string
+	Action        Action
+	Actor, Reason string
+	Step          string       // retry, skip: one step, "" means all that are stuck; settled: required
+	Outcome       cqrs.Outcome // settled: ok or not_executed
+	End           Status       // complete: Completed, Compensated, Cancelled or Aborted
+	State         []byte       // patch: the new state as JSON
+}
+
+func (v Intervention) validate() error {
+	if v.Actor == "" || v.Reason == "" {
+		return errors.New("saga: an intervention needs an actor and a reason")
+	}
+	switch {
+	case v.Action == ActSettled && v.Step == "":
+		return errors.New("saga: settled needs a step")
+	case v.Action == ActSettled && v.Outcome != cqrs.OutcomeOK && v.Outcome != cqrs.OutcomeNotExecuted:
+		return fmt.Errorf("saga: settled as %q; ok or not_executed", v.Outcome)
+	case v.Action == ActComplete && !v.End.Ended():
+		return fmt.Errorf("saga: %q is no end", v.End)
+	}
+	return nil
+}
+
+// An operation is an intervention on its way, and its answer.
+type operation struct {
+	Intervention
+	err error
+}
+
+// Intervene does what an operator decided, in a transaction, and journals who and why. It returns [ErrNotFound],
+// [ErrNotStuck], [ErrEnded], [ErrPivotInDoubt] or [ErrPastPivot] where the action is refused; then nothing changes.
+// Package operator is the friendlier way.
+func (e *Engine) Intervene(ctx context.Context, v Intervention) error {
+	if err := v.validate(); err != nil {
+		return err
+	}
+	op := &operation{Intervention: v}
+	err := e.work.Do(ctx, func(ctx context.Context) error {
+		op.err = nil
+		return e.take(ctx, work{key: store.Key{Type: v.Type, Key: v.Key}, op: op, input: op.input()})
+	})
+	if err != nil {
+		return err
+	}
+	return op.err
+}
+
+func (o *operation) input() flow.Input {
+	in := flow.Input{
+		Step: o.Step, Outcome: o.Outcome, End: flow.Phase(o.End), Text: o.Actor + ": " + o.Reason,
+	}
+	in.Kind = map[Action]flow.InputKind{
+		ActRetry: flow.Retry, ActSkip: flow.Skip, ActAbort: flow.Abort, ActSettled: flow.Settle,
+		ActComplete: flow.Force, ActPatch: "patch",
+	}[o.Action]
+	return in
+}
+
+// operate lets an operator's action happen. One that is refused leaves the instance as it is.
+func (e *Engine) operate(ctx context.Context, f *folding, w work) error {
+	before := *f
+	state, place, err := f.in.Encode()
+	if err != nil {
+		return err
+	}
+	switch {
+	case w.op.Action == ActPatch:
+		err = f.patch(w)
+	case f.in.Cursor.Suspended:
+		err = e.resume(ctx, f, w)
+	default:
+		err = e.apply(ctx, f, w)
+	}
+	var stop *transient
+	if err == nil || errors.As(err, &stop) {
+		return err
+	}
+	*f = before
+	w.op.err = err
+	f.in, err = f.home.graph.Decode(f.row.ID, state, place)
+	return err
+}
+
+func (f *folding) patch(w work) error {
+	state := f.home.graph.Blank()
+	if err := json.Unmarshal(w.op.State, state); err != nil {
+		return fmt.Errorf("saga: the new state is not one: %w", err)
+	}
+	f.in.State, f.changed = state, true
+	f.entries = append(f.entries, flow.Entry{What: "operator", Note: "patch: " + w.input.Text})
+	return nil
+}
+
+// resume lets a suspended instance go on, with everything that came meanwhile.
+func (e *Engine) resume(ctx context.Context, f *folding, w work) error {
+	stash := f.in.Cursor.Stash
+	f.in.Cursor.Suspended, f.in.Cursor.Reason, f.in.Cursor.Stash = false, "", nil
+	f.changed = true
+	f.entries = append(f.entries, flow.Entry{What: "operator", Note: string(w.op.Action) + ": " + w.input.Text})
+	if w.op.Action != ActRetry {
+		return e.apply(ctx, f, w)
+	}
+	for _, in := range stash {
+		if err := e.apply(ctx, f, work{input: in, env: w.env}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Transition is one line of an instance's journal: what came in, what it led to, and what went out, at once.
+type Transition struct {
+	Version int64 // of the instance after it
+	At      time.Time
+	Entries []Entry
+}
+
+// An Entry is one thing that happened in a [Transition].
+type Entry struct {
+	What string // start, reply, event, timeout, send, undo, stuck, phase, operator, …
+	Step string
+	Inc  int    // the command's incarnation
+	Try  int    // the command's try
+	Note string // outcome, reason, who and why
+}
+
+// Journal returns what happened to an instance, oldest first, or [ErrNotFound].
+func (e *Engine) Journal(ctx context.Context, typ, key string) ([]Transition, error) {
+	var list []Transition
+	err := e.within(ctx, func(ctx context.Context) error {
+		list = nil
+		r, err := e.load(ctx, typ, key)
+		if err != nil {
+			return err
+		}
+		notes, err := store.Notes(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		for _, n := range notes {
+			t := Transition{Version: n.Version, At: time.UnixMilli(n.At).UTC()}
+			var entries []flow.Entry
+			if err := json.Unmarshal([]byte(n.Entries), &entries); err != nil {
+				return fmt.Errorf("saga: decode journal: %w", err)
+			}
+			for _, en := range entries {
+				t.Entries = append(t.Entries, Entry(en))
+			}
+			list = append(list, t)
+		}
+		return nil
+	})
+	return list, err
+}

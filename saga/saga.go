@@ -1,0 +1,250 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/saga/internal/flow"
+	"github.com/surge-go/surge/saga/internal/store"
+)
+
+// Saga is a definition at home in an engine. It is safe for concurrent use.
+type Saga[S any] struct {
+	e *Engine
+	d *Definition[S]
+}
+
+// Migration moves instances of an older version, state and place, to the current one. It happens when the next
+// message for an instance comes.
+type Migration[S any] struct {
+	From int // the older version
+	// Move gets the encoded state and the step the instance is at ("" if it is between steps) and returns the new
+	// state and the step of the new graph at which it goes on. Steps before that one count as done if they were
+	// done under the same name, else as passed. A step that keeps its name keeps its command in flight.
+	Move func(old []byte, step string) (S, string, error)
+}
+
+// Start starts an instance in the unit of work in ctx; it is there, and its first commands leave, when that commits.
+// A second start with the same key does nothing, for as long as the first is kept (EngineConfig.Keep). Tags are for
+// operators to find it by; they contain no "|". Without a unit of work it returns uow.ErrNoTransaction.
+func (s *Saga[S]) Start(ctx context.Context, key string, state S, tags ...string) error {
+	w, err := s.starting(key, state, tags)
+	if err != nil {
+		return err
+	}
+	return s.e.take(ctx, w)
+}
+
+func (s *Saga[S]) starting(key string, state S, tags []string) (work, error) {
+	w := work{
+		key: store.Key{Type: s.d.graph.Name, Key: key}, state: &state,
+		input: flow.Input{Kind: flow.Start},
+	}
+	for _, t := range tags {
+		if t == "" || strings.Contains(t, "|") {
+			return w, fmt.Errorf("saga: start %s %q: tag %q is empty or contains \"|\"", w.key.Type, key, t)
+		}
+		w.tags += "|" + t + "|"
+	}
+	if key == "" || len(key) > maxKey {
+		return w, fmt.Errorf("saga: start %s: the key has %d bytes, must have 1 to %d", w.key.Type, len(key), maxKey)
+	}
+	return w, nil
+}
+
+const maxKey = 255
+
+// Signal gives an instance an event that it waits for, as if it had come from a topic, in the unit of work in ctx.
+func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
+	payload, err := s.e.p.Catalog().Codec().Encode(event)
+	if err != nil {
+		return fmt.Errorf("saga: signal %s: %w", s.d.graph.Name, err)
+	}
+	name := nameOf(reflect.TypeOf(event))
+	if s.d.graph.Waits()[name] == nil {
+		return fmt.Errorf("saga: signal %s: it waits for no %s", s.d.graph.Name, name)
+	}
+	return s.e.take(ctx, work{
+		key:   store.Key{Type: s.d.graph.Name, Key: key},
+		input: flow.Input{Kind: flow.Event, Event: name, Payload: payload},
+	})
+}
+
+// Cancel asks an instance to end, in the unit of work in ctx. Where the instance stands when the request reaches it
+// decides what that means: see [OnCancel].
+func (s *Saga[S]) Cancel(ctx context.Context, key, reason string) error {
+	return s.e.take(ctx, work{
+		key:   store.Key{Type: s.d.graph.Name, Key: key},
+		input: flow.Input{Kind: flow.Stop, Text: reason},
+	})
+}
+
+// Get returns an instance, or [ErrNotFound]. Inside a unit of work it reads what that sees; instances that were
+// started in the same one are not there yet.
+func (s *Saga[S]) Get(ctx context.Context, key string) (Instance[S], error) {
+	var out Instance[S]
+	err := s.e.within(ctx, func(ctx context.Context) error {
+		r, err := s.e.load(ctx, s.d.graph.Name, key)
+		if err != nil {
+			return err
+		}
+		out, err = s.instance(r)
+		return err
+	})
+	return out, err
+}
+
+// Mermaid draws an instance's definition, coloured by what became of each node. Errors are those of Get.
+func (s *Saga[S]) Mermaid(ctx context.Context, key string) (string, error) {
+	var out string
+	err := s.e.within(ctx, func(ctx context.Context) error {
+		r, err := s.e.load(ctx, s.d.graph.Name, key)
+		if err != nil {
+			return err
+		}
+		h := s.e.home(r)
+		if h == nil {
+			return fmt.Errorf("%w: %s version %d", ErrUnknownVersion, r.Type, r.DefVersion)
+		}
+		in, err := h.decode(r)
+		if err == nil {
+			out = h.graph.Mermaid(&in.Cursor)
+		}
+		return err
+	})
+	return out, err
+}
+
+func (s *Saga[S]) instance(r *store.Row) (Instance[S], error) {
+	h := s.e.home(r)
+	if h == nil || h.graph.Version != s.d.graph.Version {
+		return Instance[S]{}, fmt.Errorf("%w: %s version %d", ErrUnknownVersion, r.Type, r.DefVersion)
+	}
+	in, err := h.decode(r)
+	if err != nil {
+		return Instance[S]{}, fmt.Errorf("saga: read %s %q: %w", r.Type, r.Key, err)
+	}
+	i := s.d.Snapshot(r.Key, in)
+	i.Tags = splitTags(r.Tags)
+	return i, nil
+}
+
+func splitTags(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(strings.Trim(s, "|"), "||")
+}
+
+// load reads an instance that was started.
+func (e *Engine) load(ctx context.Context, typ, key string) (*store.Row, error) {
+	k := store.Key{Type: typ, Key: key}
+	ids, err := store.Find(ctx, []store.Key{k})
+	if err != nil {
+		return nil, err
+	}
+	rows, err := store.Load(ctx, []string{ids[k]}, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 || rows[0].Status == store.Awaited {
+		return nil, fmt.Errorf("%w: %s %q", ErrNotFound, typ, key)
+	}
+	return rows[0], nil
+}
+
+// within runs fn in the unit of work in ctx, or in one of its own.
+func (e *Engine) within(ctx context.Context, fn func(context.Context) error) error {
+	if uow.In(ctx) {
+		return fn(ctx)
+	}
+	return e.work.Do(ctx, fn)
+}
+
+// StartOn starts an instance for every event E. The key makes that exactly once. Register it for the newest version
+// of a saga only.
+func StartOn[S, E any](s *Saga[S], f func(E) (key string, state S)) {
+	on(s.e, func(event E, _ *cqrs.Delivery) ([]work, error) {
+		key, state := f(event)
+		w, err := s.starting(key, state, nil)
+		return []work{w}, err
+	})
+}
+
+// CancelOn asks the instance with the key to cancel, for every event E; an empty key asks nobody.
+func CancelOn[S, E any](s *Saga[S], f func(E) (key, reason string)) {
+	on(s.e, func(event E, d *cqrs.Delivery) ([]work, error) {
+		key, reason := f(event)
+		if key == "" {
+			return nil, nil
+		}
+		w := work{
+			key:   store.Key{Type: s.d.graph.Name, Key: key},
+			input: flow.Input{Kind: flow.Stop, Text: reason},
+		}
+		w.keep(d)
+		return []work{w}, nil
+	})
+}
+
+func on[E any](e *Engine, f func(E, *cqrs.Delivery) ([]work, error)) {
+	e.listen(reflect.TypeFor[E](), func(m any, d *cqrs.Delivery) ([]work, error) {
+		switch v := m.(type) {
+		case E:
+			return f(v, d)
+		case *E:
+			return f(*v, d)
+		}
+		return nil, fmt.Errorf("saga: a message %q of type %T", d.Envelope.Type, m)
+	})
+}
+
+// listen subscribes to the events that the definition waits for, and checks the types of its commands.
+func (s *Saga[S]) listen() {
+	g := s.d.graph
+	for _, nodes := range g.Waits() {
+		n := nodes[0]
+		if n.Key == nil {
+			continue
+		}
+		e := s.e
+		e.listenLocked(reflect.TypeOf(n.NewEvent()).Elem(), func(m any, d *cqrs.Delivery) ([]work, error) {
+			payload, err := e.p.Catalog().Codec().Encode(m)
+			if err != nil {
+				return nil, fmt.Errorf("saga: %s: %w", d.Envelope.Type, err)
+			}
+			key := n.Key(m)
+			if key == "" {
+				return nil, nil
+			}
+			w := work{
+				key:   store.Key{Type: g.Name, Key: key},
+				input: flow.Input{Kind: flow.Event, Event: n.Gets, Payload: payload},
+			}
+			w.keep(d)
+			return []work{w}, nil
+		})
+	}
+}
+
+func (e *Engine) listen(t reflect.Type, l listener) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listenLocked(t, l)
+}
+
+func (e *Engine) listenLocked(t reflect.Type, l listener) {
+	info, ok := e.p.Catalog().LookupType(t)
+	if !ok {
+		e.fault("event %s is not in the catalog", t)
+		return
+	}
+	if e.listeners[info.Name] == nil {
+		e.p.Consume(e.events, cqrs.FromTypes(info.Name))
+	}
+	e.listeners[info.Name] = append(e.listeners[info.Name], l)
+}
