@@ -59,6 +59,9 @@ type (
 	settlements struct{ work *uow.UnitOfWork }
 )
 
+// SettlesBeforeCommit implements uow.Settler: settleAll withdraws the claim of a part that left no answer.
+func (in *intent) SettlesBeforeCommit() {}
+
 // prepare attaches the intent to the transaction that the next Do joins.
 func (in *intent) prepare(ctx context.Context) context.Context {
 	return uow.Prepare(ctx, claims{in.store.work}, in, claimAll)

@@ -42,6 +42,22 @@ func preparedOf(ctx context.Context) *prepared {
 	return p
 }
 
+// A Settler is an item of [Prepare] whose collector itself takes back what it wrote for a part that failed: run also
+// calls BeforeCommit, and the flush finds nothing there from such a part. A part that has prepared nothing else and
+// fails without having changed a row then costs its neighbours nothing; without the method on its items the
+// transaction runs again without it.
+type Settler interface{ SettlesBeforeCommit() }
+
+// binds reports whether something that was prepared has to be undone by the unit of work when the part fails.
+func (p *prepared) binds() bool {
+	for ; p != nil; p = p.next {
+		if _, ok := p.item.(Settler); !ok {
+			return true
+		}
+	}
+	return false
+}
+
 // prepare runs what the calls of a batch prepared, owner by owner in order of first appearance.
 func (t *transaction) prepare(batch []*call) error {
 	var owners []any

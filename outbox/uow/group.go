@@ -204,7 +204,7 @@ func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 func (t *transaction) part(c *call) result {
 	c.err, c.panicked = nil, nil
 	f := t.frame(nil, preparedOf(c.ctx))
-	f.wrote = f.prepared != nil // what was written for it when the transaction began goes with it
+	f.wrote = f.prepared.binds() // what was written for it when the transaction began goes with it
 	ctx, cancel := t.partContext(c.ctx, f)
 	defer cancel()
 	a := &attempt{ctx: ctx, done: make(chan struct{})}
