@@ -160,7 +160,9 @@ func TestTransportAndHandlerTogether(t *testing.T) {
 }
 
 func FuzzParseRetryAfter(f *testing.F) {
-	for _, s := range []string{"", "0", "120", "-1", "1.5", " 7 ", "99999999999999999999", "Wed, 21 Oct 2099 07:28:00 GMT"} {
+	for _, s := range []string{
+		"", "0", "120", "-1", "1.5", " 7 ", "99999999999999999999", "Wed, 21 Oct 2099 07:28:00 GMT",
+	} {
 		f.Add(s)
 	}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -21,8 +21,8 @@ type Observer interface {
 // errPanicked stands for the error of a function that did not return.
 var errPanicked = errors.New("resilience: the function panicked or ended its goroutine")
 
-// Observe returns a pipeline that shares p's state and reports to o instead of p's observer. A nil observer costs nothing.
-// Call it once, at start-up: a breaker never forgets an observer.
+// Observe returns a pipeline that shares p's state and reports to o in place of p's observer. A nil observer
+// costs nothing. Call it once, at start-up: a breaker tells its transitions to every observer it was given.
 func (p *Pipeline) Observe(o Observer) *Pipeline {
 	observed := *p
 	observed.observer = o

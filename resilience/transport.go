@@ -85,6 +85,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
+// CloseIdleConnections closes those of the base, if it has such a method. http.Client's method of this name
+// comes here.
+func (t *Transport) CloseIdleConnections() {
+	if base, ok := t.cfg.Base.(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
+}
+
 func (t *Transport) pick(r *http.Request) *Pipeline {
 	if t.cfg.Pick != nil {
 		return t.cfg.Pick(r, t.hosts.model)
