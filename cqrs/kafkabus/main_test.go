@@ -1,6 +1,8 @@
 package kafkabus_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -15,9 +17,39 @@ import (
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
+// topicPrefix tells the topics of this run from everything else on a shared broker.
+var topicPrefix = "surgetest-" + watermill.NewShortUUID() + "-"
+
 func TestMain(m *testing.M) {
-	// sarama's metrics library keeps one ticker for the life of the process.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+	goleak.VerifyTestMain(m,
+		// sarama's metrics library keeps one ticker for the life of the process.
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+		goleak.Cleanup(func(code int) {
+			if err := deleteTopics(); err != nil {
+				fmt.Fprintln(os.Stderr, "topics stay behind:", err)
+			}
+			os.Exit(code)
+		}))
+}
+
+// deleteTopics removes what the tests created on real brokers.
+func deleteTopics() error {
+	brokers := os.Getenv("SURGE_TEST_KAFKA")
+	if brokers == "" {
+		return nil
+	}
+	admin, err := sarama.NewClusterAdmin(strings.Split(brokers, ","), quick())
+	if err != nil {
+		return err
+	}
+	topics, err := admin.ListTopics()
+	errs := []error{err}
+	for name := range topics {
+		if strings.HasPrefix(name, topicPrefix) {
+			errs = append(errs, admin.DeleteTopic(name))
+		}
+	}
+	return errors.Join(append(errs, admin.Close())...)
 }
 
 // patience bounds what a test waits for, on a busy machine too.
@@ -92,7 +124,7 @@ func open(t testing.TB, brokers []string, cfg kafkabus.Config) *kafkabus.Bus {
 // topic creates one under a new name.
 func topic(t testing.TB, bus *kafkabus.Bus, partitions int32) string {
 	t.Helper()
-	name := "t-" + watermill.NewShortUUID()
+	name := topicPrefix + watermill.NewShortUUID()
 	if err := bus.CreateTopics(t.Context(), kafkabus.Topic{Name: name, Partitions: partitions}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,10 @@ func universal(t *testing.T, brokers []string, cfg kafkabus.Config, ordered bool
 		bus := open(t, brokers, cfg)
 		return bus.Publisher(), subscriber(t, bus, group)
 	}
-	features := tests.Features{ConsumerGroups: true, Persistent: true, GuaranteedOrder: ordered, ForceShort: true}
+	features := tests.Features{
+		ConsumerGroups: true, Persistent: true, GuaranteedOrder: ordered, ForceShort: true,
+		GenerateTopicFunc: func(c tests.TestContext) string { return topicPrefix + c.TestID.String() },
+	}
 	tests.TestPubSub(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "test-"+t.Name()) }, group)
 }

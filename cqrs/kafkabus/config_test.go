@@ -1,0 +1,117 @@
+package kafkabus_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/surge-go/surge/cqrs/kafkabus"
+)
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	t.Parallel()
+	unset := quick()
+	unset.Consumer.Fetch.Default = 0
+	for field, cfg := range map[string]kafkabus.Config{
+		"Config.Window":         {Window: -1},
+		"Config.Drain":          {Drain: -1},
+		"Config.Topic":          {Topic: kafkabus.Topic{Partitions: -1}},
+		"Config.SASL.Mechanism": {SASL: kafkabus.SASL{Mechanism: "MD5"}},
+		"Config.SASL.User":      {SASL: kafkabus.SASL{Mechanism: kafkabus.Plain}},
+		"Config.SASL.Token":     {SASL: kafkabus.SASL{Mechanism: kafkabus.OAuthBearer}},
+		"Fetch.Default":         func() (c kafkabus.Config) { c.Subscriber.OverwriteSaramaConfig = unset; return }(),
+	} {
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+		if _, err := kafkabus.New([]string{"b:9092"}, cfg); err == nil {
+			t.Errorf("%s: New accepts what Validate does not", field)
+		}
+	}
+	both := kafkabus.Config{Window: -1, Drain: -1}.Validate().Error()
+	if !strings.Contains(both, "Window") || !strings.Contains(both, "Drain") {
+		t.Errorf("one fault hides another: %v", both)
+	}
+	if err := (kafkabus.Config{}).Validate(); err != nil {
+		t.Errorf("the zero value: %v", err)
+	}
+	if _, err := kafkabus.New(nil, kafkabus.Config{}); err == nil {
+		t.Error("no brokers are enough")
+	}
+	bus, err := kafkabus.New([]string{"b:9092"}, kafkabus.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bus.Subscriber(""); err == nil {
+		t.Error("a group needs a name")
+	}
+}
+
+func TestCreateTopics(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Topic = kafkabus.Topic{Partitions: 2, Entries: map[string]string{"max.message.bytes": "123456"}}
+		bus := open(t, brokers, cfg)
+		name := topicPrefix + watermill.NewShortUUID()
+		spec := kafkabus.Topic{Name: name, Replication: 1, MinInSync: 1, Retention: time.Hour}
+		if err := bus.CreateTopics(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := bus.CreateTopics(t.Context(), spec, kafkabus.Topic{Name: name}); err != nil {
+			t.Fatalf("again: %v", err)
+		}
+		spec.Partitions = 3
+		if err := bus.CreateTopics(t.Context(), spec); !errors.Is(err, kafkabus.ErrPartitions) {
+			t.Fatalf("another number of partitions: %v", err)
+		}
+		if err := bus.CreateTopics(t.Context(), kafkabus.Topic{}); err == nil {
+			t.Fatal("a topic without a name")
+		}
+		detail := describe(t, brokers, name)
+		if detail.NumPartitions != 2 || detail.ReplicationFactor != 1 {
+			t.Fatalf("%+v", detail)
+		}
+		for k, want := range map[string]string{
+			"min.insync.replicas": "1", "retention.ms": "3600000", "max.message.bytes": "123456",
+		} {
+			if v := detail.ConfigEntries[k]; v == nil || *v != want {
+				t.Errorf("%s is %v, want %s", k, v, want)
+			}
+		}
+	})
+}
+
+func adminClient(t testing.TB, brokers []string) sarama.ClusterAdmin {
+	t.Helper()
+	admin, err := sarama.NewClusterAdmin(brokers, quick())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return admin
+}
+
+func describe(t *testing.T, brokers []string, name string) sarama.TopicDetail {
+	t.Helper()
+	admin := adminClient(t, brokers)
+	defer closed(t, admin)
+	var detail sarama.TopicDetail
+	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	detail.ConfigEntries = map[string]*string{}
+	for _, e := range entries {
+		detail.ConfigEntries[e.Name] = &e.Value
+	}
+	topics, err := admin.DescribeTopics([]string{name})
+	if err != nil || len(topics) != 1 || len(topics[0].Partitions) == 0 {
+		t.Fatalf("%v, %v", topics, err)
+	}
+	detail.NumPartitions = int32(len(topics[0].Partitions))
+	detail.ReplicationFactor = int16(len(topics[0].Partitions[0].Replicas))
+	return detail
+}
