@@ -1,0 +1,98 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/idempotency"
+	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
+)
+
+// Transport carries messages between services: *localbus.Bus, *kafkabus.Bus, or a pair of Watermill's. It is the
+// caller's to close, after Run. One that has a method Declare(group string, topics ...string) is taken for a bus
+// whose Publish waits for the groups: it is told of them before the first relay starts.
+type Transport interface {
+	Publisher() message.Publisher
+	Subscriber(group string) (message.Subscriber, error)
+}
+
+type declarer interface {
+	Declare(group string, topics ...string)
+}
+
+// Config configures a Service; the zero value works: everything in process.
+type Config struct {
+	// Transport carries messages. nil means an in-process bus of the service's own, on which events that no
+	// group hears are dropped and commands that no group handles are an error.
+	Transport Transport
+	// UnitOfWork, Outbox, Relay, Keys, Inbox and Sweeper configure what they are named after. Relay.UnitOfWork is
+	// filled in if it is nil, and Relay.Owner on SQLite, whose file has one relay.
+	UnitOfWork uow.Config
+	Outbox     outbox.Config
+	Relay      outbox.RelayConfig
+	Keys       idempotency.StoreConfig
+	Inbox      idempotency.InboxConfig
+	Sweeper    idempotency.SweeperConfig
+	// Processor configures the consumer groups. Subscribe, UnitOfWork, InTransaction, Inbox, Keys, Parking,
+	// DeadLetters and MaxAge are filled in if they are nil or 0.
+	Processor cqrs.ProcessorConfig
+	// Publisher wraps what the Sender publishes to, which is the outbox. nil leaves it as it is.
+	Publisher func(message.Publisher) message.Publisher
+	// Migrations are applied by Open after those of the module's packages, in order: saga.Migrate, your own.
+	Migrations []func(ctx context.Context, db *gorm.DB) error
+	// DeadRetention is how long dead letters that hold nothing up are kept, and what operators did. 0 means 30 days,
+	// negative for ever.
+	DeadRetention time.Duration
+	// Debezium says that Debezium reads the outbox: there is no relay. It needs a Transport.
+	Debezium bool
+	// NoMigrate keeps Open from touching the schema, and from setting SQLite's journal mode.
+	NoMigrate bool
+	// Grace bounds each stage of shutdown. 0 means 10 s.
+	Grace time.Duration
+	// Logger is used by everything that is given none of its own. nil discards.
+	Logger *slog.Logger
+}
+
+// Validate joins every fault of the configuration, of all its parts.
+func (c Config) Validate() error {
+	faults := []error{
+		c.UnitOfWork.Validate(), c.Outbox.Validate(), c.Relay.Validate(), c.Keys.Validate(), c.Sweeper.Validate(),
+	}
+	if c.Grace < 0 {
+		faults = append(faults, fmt.Errorf("host: Config.Grace is %v, it may not be negative", c.Grace))
+	}
+	if c.Debezium && c.Transport == nil {
+		faults = append(faults, errors.New("host: Config.Debezium needs a Transport to consume from"))
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Grace == 0 {
+		c.Grace = 10 * time.Second
+	}
+	if c.DeadRetention == 0 {
+		c.DeadRetention = 30 * 24 * time.Hour
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, l := range []**slog.Logger{
+		&c.UnitOfWork.Logger, &c.Outbox.Logger, &c.Relay.Logger, &c.Sweeper.Logger, &c.Processor.Logger,
+	} {
+		if *l == nil {
+			*l = c.Logger
+		}
+	}
+	if c.Relay.Grace == 0 {
+		c.Relay.Grace = c.Grace / 2 // it waits twice
+	}
+	return c
+}
