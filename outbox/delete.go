@@ -9,7 +9,7 @@ import (
 )
 
 // maxDelete bounds the rows of one delete.
-const maxDelete = 5_000
+const maxDelete = 2_000
 
 // deleteLoop deletes what was published, until ctx ends and nothing is left, or cannot be deleted any more.
 func (r *Relay) deleteLoop(ctx context.Context) {

@@ -14,7 +14,7 @@ type dialect struct {
 	name   string
 	clock  string // microseconds since 1970 by the database's clock
 	update string // suffix that locks the rows read
-	vars   int    // bind variables per statement
+	vars   int    // bind variables per statement; 0 for no bound
 }
 
 var dialects = map[string]dialect{
@@ -32,7 +32,9 @@ var dialects = map[string]dialect{
 	"sqlite": {
 		name:  "sqlite",
 		clock: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-		vars:  32_766,
+		// SQLite allows 32,766, but the pure Go drivers look each variable up among all others: 64 rows cost
+		// half of what 256 do.
+		vars: 512,
 	},
 }
 

@@ -256,6 +256,9 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 	r := rd.relay
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.rescan {
+		return 0 // everything is read again from the beginning; what was read now must not come first
+	}
 	touched := map[*topic]struct{}{}
 	for i := range recs {
 		rec := recs[i]

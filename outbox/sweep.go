@@ -73,9 +73,9 @@ func (s *sweep) run(from int) {
 	for i := range s.batch[:from] {
 		s.held[s.batch[i].lane()] = true
 	}
-	for i := from; i < len(s.batch) && s.relay.sendable(); i++ {
+	for i := from; i < len(s.batch); i++ {
 		l := s.batch[i].lane()
-		if s.held[l] {
+		if s.held[l] = s.held[l] || !s.relay.sendable(&s.batch[i]); s.held[l] {
 			continue
 		}
 		_, err := s.relay.send(s.topic.name, s.batch[i:i+1])
@@ -109,8 +109,8 @@ func (s *sweep) forgive(i int) {
 	}
 }
 
-// sendable reports whether the relay may still publish: it goes on, and its leases last.
-func (r *Relay) sendable() bool {
+// sendable reports whether the relay may still publish a message: it goes on, and its leases last.
+func (r *Relay) sendable(rec *record) bool {
 	select {
 	case <-r.stopping:
 		return false
@@ -118,5 +118,5 @@ func (r *Relay) sendable() bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fresh()
+	return r.fresh() && r.mine(rec)
 }

@@ -187,11 +187,34 @@ func (r *Relay) accept(t *topic, recs ...record) {
 
 // giveBack puts messages that were taken back in front of the queue.
 func (r *Relay) giveBack(t *topic, back []record) {
+	stale := map[int]bool{}
 	for i := range back {
-		r.flying[back[i].shard]--
+		rec := &back[i]
+		r.flying[rec.shard]--
+		if epoch, ok := r.held[rec.shard]; ok && epoch != rec.epoch {
+			stale[rec.shard] = true
+		}
+	}
+	if len(stale) > 0 {
+		r.readAgain(stale)
 	}
 	back = r.filter(back)
 	t.queue = append(back[:len(back):len(back)], t.queue...)
+}
+
+// readAgain empties the queues of shards that were lost and won back while messages of theirs were under way: those
+// are dropped, and what was read since would overtake them.
+func (r *Relay) readAgain(shards map[int]bool) {
+	for _, t := range r.topics {
+		t.queue = slices.DeleteFunc(t.queue, func(rec record) bool {
+			if shards[rec.shard] {
+				r.removed = append(r.removed, rec.seq)
+			}
+			return shards[rec.shard]
+		})
+	}
+	r.rescan = true
+	r.reading.set()
 }
 
 // fail notes a failure of the topic and returns how long to rest.
