@@ -15,7 +15,7 @@ import (
 var schemas = map[string]string{
 	"order": `CREATE TABLE orders (id TEXT PRIMARY KEY, status TEXT, total INTEGER, cancel_requested INTEGER,
 		closed_at INTEGER)`,
-	"shipping": `CREATE TABLE saga_instances (type TEXT, key TEXT, status TEXT)`,
+	"shipping": `CREATE TABLE saga_instances (type TEXT, saga_key TEXT, status TEXT)`,
 	"bank": `CREATE TABLE ledger (seq INTEGER PRIMARY KEY, operation TEXT, reference TEXT, amount INTEGER,
 		refused TEXT DEFAULT '')`,
 	"inventory": `CREATE TABLE products (sku TEXT PRIMARY KEY, seeded INTEGER, free INTEGER);
@@ -93,12 +93,12 @@ func TestEachDamageIsSeen(t *testing.T) {
 		want               int
 	}{
 		{"promised, not there", "journal", "k-x\tx\t202\nk-x\tx\t202\n", lost, 1},
-		{"no saga", "shipping", `DELETE FROM saga_instances WHERE key = 'a'`, lost, 1},
+		{"no saga", "shipping", `DELETE FROM saga_instances WHERE saga_key = 'a'`, lost, 1},
 		{"pending without saga", "order", `INSERT INTO orders VALUES ('e','pending',1,0,0)`, lost, 1},
 		{"saga without order", "shipping", `INSERT INTO saga_instances VALUES ('fulfil-order','z','completed')`, lost, 1},
 		{"order pending", "order", `UPDATE orders SET status = 'pending' WHERE id = 'c'`, stuck, 1},
-		{"saga running", "shipping", `UPDATE saga_instances SET status = 'running' WHERE key = 'a'`, stuck, 1},
-		{"saga parked", "shipping", `UPDATE saga_instances SET status = 'parked' WHERE key = 'c'`, stuck, 1},
+		{"saga running", "shipping", `UPDATE saga_instances SET status = 'running' WHERE saga_key = 'a'`, stuck, 1},
+		{"saga parked", "shipping", `UPDATE saga_instances SET status = 'parked' WHERE saga_key = 'c'`, stuck, 1},
 		{"cancel unheard", "order", `UPDATE orders SET cancel_requested = 1 WHERE id = 'a'`, stuck, 1},
 		{"oversold", "inventory", `INSERT INTO reservations VALUES ('x','hat',10,'held')`, oversold, 3},
 		{"captured twice", "bank", `INSERT INTO ledger (operation, reference, amount) VALUES ('capture','a',100)`, charged, 1},

@@ -80,7 +80,7 @@ func readOrders(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error 
 }
 
 func readSagas(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error {
-	const query = `SELECT type, key, status FROM saga_instances`
+	const query = `SELECT type, saga_key, status FROM saga_instances`
 	return each(ctx, db, query, func(rows *sql.Rows) error {
 		var kind, key, status string
 		if err := rows.Scan(&kind, &key, &status); err != nil {

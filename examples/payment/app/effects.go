@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/surge-go/surge/cqrs"
-	"github.com/surge-go/surge/cqrs/aggregate"
 	"github.com/surge-go/surge/cqrs/effect"
 	"github.com/surge-go/surge/examples/contracts"
 	"github.com/surge-go/surge/examples/payment/domain"
@@ -71,17 +70,7 @@ func (s *Payments) Authorize() effect.Effect[
 		func(p domain.Snapshot) contracts.PaymentAuthorized {
 			return contracts.PaymentAuthorized{OrderID: string(p.ID), Amount: int64(p.Amount)}
 		})
-	e.Intent = func(ctx context.Context, c contracts.AuthorizePayment) (string, domain.Request, error) {
-		p, err := domain.Begin(domain.PaymentID(c.OrderID), c.Card, domain.Money(c.Amount))
-		if err != nil {
-			return "", domain.Request{}, cqrs.Reject(Invalid, err)
-		}
-		if err := s.Repository.Save(ctx, p); err != nil && !errors.Is(err, aggregate.ErrExists) {
-			return "", domain.Request{}, err
-		}
-		key, r := request(p.Snapshot(), domain.OpAuthorize)
-		return key, r, nil
-	}
+	e.Intent = s.beginNew
 	return e
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"gorm.io/gorm"
@@ -13,7 +12,6 @@ import (
 	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/cqrs/query"
 	"github.com/surge-go/surge/examples/contracts"
-	"github.com/surge-go/surge/examples/internal/web"
 	"github.com/surge-go/surge/examples/shipping/app"
 	"github.com/surge-go/surge/examples/shipping/domain"
 )
@@ -108,14 +106,4 @@ func NewReads(db *gorm.DB) *query.Mux {
 		return v, nil
 	})
 	return m
-}
-
-// Handler serves the queries over HTTP.
-func Handler(reads *query.Mux) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/shipments/{orderId}", func(w http.ResponseWriter, r *http.Request) {
-		v, err := query.Ask(r.Context(), reads, app.GetShipment{OrderID: r.PathValue("orderId")})
-		web.Answer(w, http.StatusOK, v, err)
-	})
-	return mux
 }

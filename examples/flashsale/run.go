@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/surge-go/surge/examples/internal/judge"
+)
+
+// run plays the scenario and returns the verdict. An error means that there is none.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, error) {
+	dir, err := o.folder()
+	if err != nil {
+		return result{}, err
+	}
+	people := stdout
+	if o.json {
+		people = stderr // stdout is for machines
+	}
+	log := slog.New(slog.DiscardHandler)
+	if o.verbose {
+		log = slog.New(slog.NewTextHandler(stderr, nil))
+	}
+	s, err := openShop(ctx, o, dir, log)
+	if err != nil {
+		return result{}, err
+	}
+	_, _ = fmt.Fprintf(people, "flash sale of %v (%s)\n  shop  %s\n  data  %s\n\n", o.duration, o.mode, s.url, dir)
+	r, faults, err := s.sell(ctx, people)
+	if err == nil {
+		r.print(people, faults)
+		if !o.once && ctx.Err() == nil {
+			_, _ = fmt.Fprintf(people, "\nthe shop stays open at %s until Ctrl-C\n", s.url)
+			err = s.stay(ctx)
+		}
+	}
+	if err := errors.Join(err, s.close()); err != nil {
+		return r, err
+	}
+	if o.data == "" {
+		if err := os.RemoveAll(dir); err != nil {
+			return r, err
+		}
+	}
+	if o.json {
+		return r, r.printJSON(stdout)
+	}
+	return r, nil
+}
+
+// stay waits for the end of ctx, or of a part that should have gone on.
+func (s *shop) stay(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.failed:
+		return err
+	}
+}
+
+// sell lets the crowd in, plays the scenario, waits until everything is settled, and judges.
+func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, error) {
+	began := time.Now()
+	count, err := openTallier(s.dir)
+	if err != nil {
+		return result{}, nil, err
+	}
+	defer count.close()
+	tick := newTicker(people, s.opts.duration)
+	b, err := s.playAndShow(ctx, tick, count)
+	if err != nil {
+		return result{}, nil, err
+	}
+	if err := s.settle(tick, count); err != nil {
+		return result{}, nil, err
+	}
+	tick.finish()
+	took := time.Since(began)
+	v, err := judge.Judge(context.WithoutCancel(ctx), s.dir)
+	if err != nil {
+		return result{}, nil, err
+	}
+	return newResult(v, s.crowd.Stats(), b, took, s.opts.mode), v.Faults, nil
+}
+
+// playAndShow runs the crowd, the scenario and the status line side by side.
+func (s *shop) playAndShow(ctx context.Context, tick *ticker, count *tallier) (busy, error) {
+	stopProfile, err := s.profile()
+	if err != nil {
+		return busy{}, err
+	}
+	defer stopProfile()
+	playing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	notes := make(chan string, 32)
+	wg.Go(func() {
+		defer cancel() // a crowd without a journal must not go on
+		if err := s.crowd.Run(playing, mostBuyers); err != nil {
+			s.failed <- err
+		}
+	})
+	wg.Go(func() { s.show(playing, tick, count, notes) })
+	b, err := play(playing, s, s.opts.duration, func(what string) { notes <- what })
+	cancel()
+	wg.Wait()
+	select {
+	case failed := <-s.failed:
+		err = errors.Join(err, failed)
+	default:
+	}
+	return b, err
+}
+
+func (s *shop) profile() (stop func(), err error) {
+	if s.opts.profile == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(s.opts.profile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: -cpuprofile: %w", errUsage, err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { pprof.StopCPUProfile(); _ = f.Close() }, nil
+}
+
+// show prints notes and figures until ctx ends.
+func (s *shop) show(ctx context.Context, tick *ticker, count *tallier, notes <-chan string) {
+	every := time.NewTicker(500 * time.Millisecond)
+	defer every.Stop()
+	for {
+		select {
+		case what := <-notes:
+			tick.note(what)
+		case <-every.C:
+			if c, err := count.count(ctx); err == nil {
+				tick.show(c, s.crowd.Stats(), s.breakers())
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// breakers names those that are not closed.
+func (s *shop) breakers() string {
+	var open []string
+	for _, state := range s.gateway.States() {
+		if !strings.HasSuffix(state, ": closed") {
+			open = append(open, state)
+		}
+	}
+	if len(open) == 0 {
+		return ""
+	}
+	return " · breaker " + strings.Join(open, ", ")
+}
+
+// settle waits until no order and no saga is under way, or until that does not change any more.
+func (s *shop) settle(tick *ticker, count *tallier) error {
+	most := max(s.opts.duration, 20*time.Second)
+	const still = 6 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	tick.note("settling")
+	last, since := -1, time.Now()
+	every := time.NewTicker(50 * time.Millisecond)
+	defer every.Stop()
+	for {
+		c, err := count.count(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err != nil || c.open() == 0 || time.Since(since) > still {
+			return nil
+		}
+		if c.open() != last {
+			last, since = c.open(), time.Now()
+		}
+		tick.show(c, s.crowd.Stats(), s.breakers())
+		select {
+		case err := <-s.failed:
+			return err
+		case <-ctx.Done():
+		case <-every.C:
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/surge-go/surge/examples/internal/bank"
+	"github.com/surge-go/surge/examples/loadgen"
+)
+
+// mostBuyers bounds the crowd, which finds its own size below that.
+const mostBuyers = 192
+
+// A moment is something that happens at a point of the scenario, given as a part of its duration.
+type moment struct {
+	at   float64
+	what string
+	do   func(ctx context.Context, s *shop) error
+}
+
+// Parts of the duration.
+const (
+	spikeAt    = 0.10
+	outageAt   = 0.55
+	recoveryAt = 0.68
+	drainAt    = 0.80
+	downFor    = 0.015 // how long a crashed service stays down
+)
+
+// calm, rush and recovery are how eager buyers are.
+var (
+	calm     = loadgen.Pace{Buyers: 8, Think: 20 * time.Millisecond}
+	rush     = loadgen.Pace{Buyers: mostBuyers, Hot: 0.3}
+	recovery = loadgen.Pace{Buyers: mostBuyers / 2}
+)
+
+// scenario is what happens, in order.
+func scenario() []moment {
+	pace := func(p loadgen.Pace) func(context.Context, *shop) error {
+		return func(_ context.Context, s *shop) error { s.crowd.Set(p); return nil }
+	}
+	fault := func(f bank.Fault) func(context.Context, *shop) error {
+		return func(_ context.Context, s *shop) error { s.bank.Set(f); return nil }
+	}
+	crash := func(name string) func(context.Context, *shop) error {
+		return func(_ context.Context, s *shop) error { s.services[name].crash(); return nil }
+	}
+	restart := func(name string) func(context.Context, *shop) error {
+		return func(ctx context.Context, s *shop) error { return s.services[name].start(ctx) }
+	}
+	return []moment{
+		{0, "calm: a few buyers", pace(calm)},
+		{spikeAt, "spike: ten times more buyers than units of one product", pace(rush)},
+		{0.25, "the order service crashes", crash(orderService)},
+		{0.25 + downFor, "the order service is back", restart(orderService)},
+		{0.35, "the bank forgets to answer now and then, after it has charged", fault(bank.Fault{Swallow: 0.005})},
+		{0.40, "the payment service crashes", crash(paymentService)},
+		{0.40 + downFor, "the payment service is back", restart(paymentService)},
+		{outageAt, "outage: the bank is down", fault(bank.Fault{Outage: true})},
+		{recoveryAt, "recovery: the bank works again", func(ctx context.Context, s *shop) error {
+			s.crowd.Set(recovery)
+			return fault(bank.Fault{})(ctx, s)
+		}},
+		{drainAt, "closing time: what is under way is finished", pace(loadgen.Pace{})},
+	}
+}
+
+// play lets the scenario happen, until it is over or ctx ends. It tells note what happens, and returns the busy part:
+// from the spike to the outage.
+func play(ctx context.Context, s *shop, duration time.Duration, note func(string)) (busy, error) {
+	began := time.Now()
+	at := func(part float64) time.Time { return began.Add(time.Duration(part * float64(duration))) }
+	b := busy{from: at(spikeAt), until: at(outageAt)}
+	for _, m := range scenario() {
+		if !waitUntil(ctx, at(m.at)) {
+			now := time.Now()
+			return busy{from: earlier(b.from, now), until: earlier(b.until, now)}, s.reopen(context.WithoutCancel(ctx))
+		}
+		note(m.what)
+		if err := m.do(ctx, s); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// waitUntil reports whether the time came before ctx ended.
+func waitUntil(ctx context.Context, at time.Time) bool {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,97 @@
+package unit
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// afterCommit publishes as it is done all too often: when the transaction has committed, from a queue in memory, in the
+// background. Nothing remembers what was in the queue when the process died.
+type afterCommit struct {
+	to     message.Publisher
+	logger *slog.Logger
+
+	mu    sync.Mutex
+	queue []letter
+	ready chan struct{}
+}
+
+type letter struct {
+	topic string
+	m     *message.Message
+}
+
+func newAfterCommit(to message.Publisher, logger *slog.Logger) *afterCommit {
+	return &afterCommit{to: to, logger: logger, ready: make(chan struct{}, 1)}
+}
+
+// Publish implements message.Publisher.
+func (a *afterCommit) Publish(topic string, msgs ...*message.Message) error {
+	for _, m := range msgs {
+		post := func() { a.post(letter{topic, m}) }
+		if !uow.In(m.Context()) {
+			post()
+		} else if err := uow.AfterCommit(m.Context(), post); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements message.Publisher.
+func (a *afterCommit) Close() error { return nil }
+
+func (a *afterCommit) post(l letter) {
+	a.mu.Lock()
+	a.queue = append(a.queue, l)
+	a.mu.Unlock()
+	select {
+	case a.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Run implements Part.
+func (a *afterCommit) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ready:
+		}
+		for batch := a.take(); len(batch) > 0 && ctx.Err() == nil; batch = a.take() {
+			a.publish(ctx, batch)
+		}
+	}
+}
+
+func (a *afterCommit) take() []letter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	batch := a.queue
+	a.queue = nil
+	return batch
+}
+
+// publish sends a batch, one call for each topic at the same time, in order.
+func (a *afterCommit) publish(ctx context.Context, batch []letter) {
+	byTopic := map[string][]*message.Message{}
+	for _, l := range batch {
+		l.m.SetContext(ctx)
+		byTopic[l.topic] = append(byTopic[l.topic], l.m)
+	}
+	var wg sync.WaitGroup
+	for topic, msgs := range byTopic {
+		wg.Go(func() {
+			if err := a.to.Publish(topic, msgs...); err != nil {
+				a.logger.Warn("messages are gone", "topic", topic, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}

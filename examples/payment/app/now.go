@@ -1,0 +1,84 @@
+package app
+
+import (
+	"context"
+	"errors"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/aggregate"
+	"github.com/surge-go/surge/examples/contracts"
+	"github.com/surge-go/surge/examples/payment/domain"
+)
+
+// Perform does at once what an effect does in its own time, for a caller who waits: it records the intent, asks the
+// provider outside of any transaction, and applies the answer. Repeating it after a crash goes on where it stopped.
+// Card and amount are for an authorization.
+func (s *Payments) Perform(
+	ctx context.Context, work cqrs.UnitOfWork, op domain.Operation, c contracts.AuthorizePayment,
+) (PaymentView, error) {
+	o, ok := operations[op]
+	if !ok {
+		return PaymentView{}, cqrs.Reject(Invalid, errors.New("there is no operation "+string(op)))
+	}
+	var key string
+	var r domain.Request
+	err := work.Do(ctx, func(ctx context.Context) (err error) {
+		if op == domain.OpAuthorize {
+			key, r, err = s.beginNew(ctx, c)
+		} else {
+			key, r, err = s.begin(ctx, o, domain.PaymentID(c.OrderID))
+		}
+		return err
+	})
+	if err != nil {
+		return PaymentView{}, busy(err)
+	}
+	answer, err := s.call(ctx, o, key, r)
+	no := cqrs.AsRejection(err)
+	if err != nil && no == nil {
+		return PaymentView{}, err
+	}
+	var p domain.Snapshot
+	failed := work.Do(ctx, func(ctx context.Context) (err error) {
+		p, err = s.settle(ctx, r.Payment, func(p *domain.Payment) error {
+			switch {
+			case no == nil:
+				return o.done(p, answer)
+			case o.refuse != nil:
+				return o.refuse(p, no.Error())
+			}
+			return nil
+		})
+		return err
+	})
+	return viewOf(p), errors.Join(err, failed)
+}
+
+// busy tells a caller what a message would be told to wait for.
+func busy(err error) error {
+	if errors.Is(err, domain.ErrBusy) {
+		return cqrs.Reject(WrongState, err)
+	}
+	return err
+}
+
+var operations = map[domain.Operation]operation{
+	domain.OpAuthorize: authorize, domain.OpCapture: capture, domain.OpVoid: void, domain.OpRefund: refund,
+}
+
+// beginNew records the intent of an authorization. The same command again finds it there.
+func (s *Payments) beginNew(ctx context.Context, c contracts.AuthorizePayment) (string, domain.Request, error) {
+	p, err := domain.Begin(domain.PaymentID(c.OrderID), c.Card, domain.Money(c.Amount))
+	if err != nil {
+		return "", domain.Request{}, cqrs.Reject(Invalid, err)
+	}
+	if err := s.Repository.Save(ctx, p); err != nil && !errors.Is(err, aggregate.ErrExists) {
+		return "", domain.Request{}, err
+	}
+	key, r := request(p.Snapshot(), domain.OpAuthorize)
+	return key, r, nil
+}
+
+func viewOf(p domain.Snapshot) PaymentView {
+	return PaymentView{ID: string(p.ID), Status: string(p.Status), Amount: int64(p.Amount), Reason: p.Reason}
+}
