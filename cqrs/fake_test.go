@@ -172,8 +172,10 @@ func (s *subscriber) Close() error {
 	s.db.busMu.Lock()
 	defer s.db.busMu.Unlock()
 	for topic, ch := range s.mine {
-		s.db.subs[topic] = slices.DeleteFunc(s.db.subs[topic], func(c chan *message.Message) bool { return c == ch })
-		close(ch)
+		if i := slices.Index(s.db.subs[topic], ch); i >= 0 {
+			s.db.subs[topic] = slices.Delete(s.db.subs[topic], i, i+1)
+			close(ch)
+		}
 	}
 	s.mine = nil
 	return nil

@@ -24,6 +24,7 @@ func (h *held) hold(items []*item) {
 	front := map[string][]*item{}
 	now := time.Now()
 	for _, it := range items {
+		it.held = true
 		k := heldKey(it)
 		front[k] = append(front[k], it)
 	}
@@ -47,6 +48,7 @@ func (h *held) follows(it *item) bool {
 	if q == nil {
 		return false
 	}
+	it.held = true
 	q.items = append(q.items, it)
 	return true
 }
@@ -63,7 +65,10 @@ func (h *held) due(limit int) []*item {
 			continue
 		}
 		n := min(limit-len(batch), len(q.items))
-		batch = append(batch, q.items[:n]...)
+		for _, it := range q.items[:n] {
+			it.held = false
+			batch = append(batch, it)
+		}
 		if q.items = q.items[n:]; len(q.items) == 0 {
 			delete(h.queues, k)
 		}

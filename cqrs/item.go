@@ -39,7 +39,8 @@ type item struct {
 	later   time.Duration
 	single  bool // runs alone: its batch handler may have ended the goroutine
 	settled bool
-	tries   int // runs that failed, of a message that is retried from memory
+	held    bool // by its lane, until its next try
+	tries   int  // runs that failed, of a message that is retried from memory
 
 	// Set anew by every run of the transaction.
 	fate    fate

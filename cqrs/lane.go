@@ -174,7 +174,7 @@ func (l *lane) live(batch []*item) []*item {
 	rest := make([]*item, 0, len(batch))
 	for _, it := range batch {
 		switch {
-		case it.settled:
+		case it.settled, it.held:
 		case it.msg != nil && it.msg.Context().Err() != nil:
 			it.release()
 		default:
@@ -187,7 +187,7 @@ func (l *lane) live(batch []*item) []*item {
 
 func (l *lane) giveBack(rest []*item) {
 	for _, it := range rest {
-		if !it.settled {
+		if !it.held {
 			it.release()
 		}
 	}

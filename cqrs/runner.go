@@ -158,10 +158,12 @@ func (r *runner) subscribe() ([]<-chan *message.Message, error) {
 // read moves a subscription's messages to their lanes until the intake stops.
 func (r *runner) read(topic string, ch <-chan *message.Message) {
 	for {
-		if !r.p.gates.wait(r.intake, topic) {
+		changed, ok := r.p.gates.wait(r.intake, topic)
+		if !ok {
 			return
 		}
 		select {
+		case <-changed:
 		case <-r.intake.Done():
 			return
 		case m, ok := <-ch:
