@@ -14,9 +14,9 @@ type scopeKey struct{}
 // scope is the context of a handler: one allocation for the envelope and everything that hangs on it.
 type scope struct {
 	context.Context
-	env  Envelope
+	env  *Envelope // of the message; nil for an executed command until somebody asks
 	inTx bool
-	once sync.Once // an executed command gets an ID when it sends something
+	once sync.Once
 }
 
 // Value finds the scope itself, else what the surrounding context has.
@@ -35,14 +35,19 @@ func scopeOf(ctx context.Context) *scope {
 // origin is what messages sent in this scope refer to.
 func (s *scope) origin() *Envelope {
 	s.once.Do(func() {
-		if s.env.ID == "" {
-			s.env.ID = newID()
+		var env Envelope
+		if s.env != nil {
+			env = *s.env
 		}
-		if s.env.Correlation == "" {
-			s.env.Correlation = s.env.ID
+		if env.ID == "" {
+			env.ID = newID()
 		}
+		if env.Correlation == "" {
+			env.Correlation = env.ID
+		}
+		s.env = &env
 	})
-	return &s.env
+	return s.env
 }
 
 // EnvelopeOf returns the envelope of the message being handled, or of the command being executed.
@@ -57,7 +62,7 @@ func EnvelopeOf(ctx context.Context) (Envelope, bool) {
 // WithEnvelope returns a context whose messages are sent as if by the handler of env: they carry its correlation
 // and conversation, and its ID as their cause. It is for work that goes on outside the handler.
 func WithEnvelope(ctx context.Context, env Envelope) context.Context {
-	s := &scope{Context: ctx, env: env}
+	s := &scope{Context: ctx, env: &env}
 	if outer := scopeOf(ctx); outer != nil {
 		s.inTx = outer.inTx
 	}

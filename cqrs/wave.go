@@ -95,7 +95,7 @@ func (b *batch) scope(ctx context.Context, it *item) (context.Context, context.C
 	if it.d.Envelope.TraceParent != "" {
 		ctx = traceContext(ctx, it.d.Envelope)
 	}
-	ctx = &scope{Context: ctx, env: it.d.Envelope, inTx: b.p.cfg.UnitOfWork != nil}
+	ctx = &scope{Context: ctx, env: &it.d.Envelope, inTx: b.p.cfg.UnitOfWork != nil}
 	return b.bounded(ctx)
 }
 
@@ -250,7 +250,7 @@ func (b *batch) callOne(ctx context.Context, h *handler, ds []*Delivery, results
 func (b *batch) batchScope(ctx context.Context, ds []*Delivery) context.Context {
 	s := &scope{Context: ctx, inTx: b.p.cfg.UnitOfWork != nil}
 	if len(ds) == 1 {
-		s.env = ds[0].Envelope
+		s.env = &ds[0].Envelope
 	}
 	return s
 }
