@@ -226,7 +226,7 @@ func (c conn) updateSQLite(ctx context.Context, cols []column, from, to int, won
 	rows, args := values(cols, from, to)
 	return c.returned(ctx, won, "UPDATE saga_instances AS s SET "+assignments+
 		" FROM ("+c.named(cols, rows)+") AS v"+
-		" WHERE s.id = v.id AND s.version = v.version - 1 RETURNING s.id", args...)
+		" WHERE s.id = v.id AND s.version = v.version - 1 RETURNING id", args...)
 }
 
 // updateLocked is for MySQL and MariaDB, which have neither RETURNING for updates nor one syntax for a table of
