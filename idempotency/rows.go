@@ -64,6 +64,7 @@ func insertValues(s *statement, verb string, rows []*row) *statement {
 
 // insertKeysPostgres takes an advisory lock per key first, without waiting. A plain INSERT of a key that another
 // open transaction has inserted would block until that one ends, and with it all neighbours in this transaction.
+// The locks of a database are common to its schemas, so the table's number is part of theirs.
 func insertKeysPostgres(s *statement, rows []*row) *statement {
 	n := len(rows)
 	ids, prints, states := make([]string, n), make([][]byte, n), make([]int32, n)
@@ -73,7 +74,7 @@ func insertKeysPostgres(s *statement, rows []*row) *statement {
 		leases[i], keeps[i], locks[i] = r.leaseMillis, r.keepMillis, lockNumber(r.id)
 	}
 	return s.add(`WITH claim AS MATERIALIZED (
-		SELECT c.*, pg_try_advisory_xact_lock(c.lock) AS free
+		SELECT c.*, pg_try_advisory_xact_lock(c.lock # 'idempotency_keys'::regclass::oid::bigint) AS free
 		FROM unnest(?::text[], ?::bytea[], ?::int[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
 			AS c(id, fingerprint, state, token, lease, keep, lock))
 		INSERT INTO idempotency_keys (id, fingerprint, state, token, lease_until, expires_at)

@@ -105,7 +105,7 @@ func (s *GormStore) Complete(ctx context.Context, c Claim, r Result) error {
 		return fmt.Errorf("idempotency: complete: %w", err)
 	}
 	return s.change(ctx, "complete", c, func(q *statement) {
-		q.add("state = ?, status = ?, header = ?, body = ?, points = NULL", state, r.Status, header, body)
+		q.add("state = ?, lease_until = 0, status = ?, header = ?, body = ?, points = NULL", state, r.Status, header, body)
 	}, rowDone, rowDoneEmpty)
 }
 
