@@ -1,0 +1,68 @@
+package cqrs_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+func TestRegistrationFaultsAreReportedTogether(t *testing.T) {
+	t.Parallel()
+	s := newService(t, newDB(), catalog(), cqrs.ProcessorConfig{})
+	answer := func(context.Context, place) (receipt, error) { return receipt{}, nil }
+	cqrs.Handle(s.p, answer)
+	cqrs.Handle(s.p, answer)
+	cqrs.On(s.p, func(context.Context, struct{}) error { return nil })
+	cqrs.On(s.p, func(context.Context, note) error { return nil })
+	cqrs.On(s.p, func(context.Context, note) error { return nil })
+	cqrs.On(s.p, func(context.Context, placed) error { return nil })
+	cqrs.On(s.p, func(context.Context, placed) error { return nil }) // events may have many
+	s.p.Consume(func(context.Context, []*cqrs.Delivery) error { return nil }, cqrs.FromTypes("no.such"))
+	err := s.p.Validate()
+	if err == nil {
+		t.Fatal("no fault found")
+	}
+	for _, want := range []string{
+		"two handlers of command cqrs_test.place", "handler of struct {}", "two handlers of command cqrs_test.note",
+		`consumer of "no.such"`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("fault %q is missing in:\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "placed") {
+		t.Errorf("two handlers of an event are no fault:\n%v", err)
+	}
+	if run := s.p.Run(t.Context()); run == nil || run.Error() != err.Error() {
+		t.Errorf("Run = %v", run)
+	}
+}
+
+func TestProcessorConfigNamesTheFieldAndTheLimit(t *testing.T) {
+	t.Parallel()
+	b := newDB()
+	for want, cfg := range map[string]cqrs.ProcessorConfig{
+		"Lanes is -1":           {Lanes: -1},
+		"MaxBatch is -1":        {MaxBatch: -1},
+		"Linger is -1s":         {Linger: -time.Second},
+		"Poll is -1s":           {Poll: -time.Second},
+		"MaxAge is -1s":         {MaxAge: -time.Second},
+		"Retry.Attempts is -1":  {Retry: cqrs.Retry{Attempts: -1}},
+		"Retry.Min is -1s":      {Retry: cqrs.Retry{Min: -time.Second}},
+		"Retry.Max is 1s":       {Retry: cqrs.Retry{Min: time.Minute, Max: time.Second}},
+		"Inbox needs":           {Inbox: b},
+		"Parking needs":         {Parking: parking{b}},
+		"DeadLetters needs":     {DeadLetters: letters{b}},
+		"Locker needs UnitOfWo": {Locker: lockerFunc(nil)},
+	} {
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+	if err := (cqrs.ProcessorConfig{}).Validate(); err != nil {
+		t.Errorf("the zero value: %v", err)
+	}
+}
