@@ -21,7 +21,9 @@ const (
 
 	sessionTimeout   = 10 * time.Second
 	rebalanceTimeout = time.Minute
-	sendRetries      = 10
+	sendRetries      = 10 // over about six seconds
+	sendBackoff      = 50 * time.Millisecond
+	maxSendBackoff   = time.Second
 )
 
 // Config configures a [Bus]; the zero value works on a plaintext cluster.
@@ -165,6 +167,7 @@ func (c Config) producer() *sarama.Config {
 	s := c.common(c.Publisher.OverwriteSaramaConfig)
 	if c.Publisher.OverwriteSaramaConfig == nil {
 		s.Producer.Retry.Max = sendRetries
+		s.Producer.Retry.BackoffFunc = sarama.NewExponentialBackoff(sendBackoff, maxSendBackoff)
 		s.Producer.Partitioner = NewPartitioner
 	}
 	s.Producer.RequiredAcks = sarama.WaitForAll

@@ -55,7 +55,8 @@ func (b *Bus) createTopic(ctx context.Context, client sarama.Client, admin saram
 	}
 }
 
-// usable returns the number of partitions once all of them have leaders.
+// usable returns the number of partitions once the leaders of all of them answer: metadata name a
+// leader before it knows that it is one.
 func usable(client sarama.Client, topic string) (int32, error) {
 	if err := client.RefreshMetadata(topic); err != nil {
 		return 0, err
@@ -64,12 +65,10 @@ func usable(client sarama.Client, topic string) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
-	writable, err := client.WritablePartitions(topic)
-	if err != nil {
-		return 0, err
-	}
-	if len(writable) < len(all) {
-		return 0, sarama.ErrLeaderNotAvailable
+	for _, p := range all {
+		if _, err := client.GetOffset(topic, p, sarama.OffsetNewest); err != nil {
+			return 0, err
+		}
 	}
 	return int32(len(all)), nil
 }
