@@ -19,9 +19,11 @@ import (
 // whether fn may have had its effect. A context that has ended already is an error of outcome [NotExecuted].
 // A panic in fn passes to the caller, counted as a failure.
 func Do[T any](ctx context.Context, p *Pipeline, fn func(context.Context) (T, error)) (T, error) {
-	f := &frame[T]{fn: fn}
+	f := borrow(p, fn)
 	err := f.start(ctx, p)
-	return f.value, err
+	value := f.value
+	f.giveBack(p)
+	return value, err
 }
 
 // Run is [Do] for functions without a result.
@@ -84,12 +86,31 @@ func (c *call) reject(policy, reason string, wait time.Duration) *RejectedError 
 	return &RejectedError{Pipeline: c.p.name, Policy: policy, Reason: reason, Wait: wait}
 }
 
-// frame is the one allocation of a call: its state and its result.
+// frame is the state of a call and its result.
 type frame[T any] struct {
 	call
 	fn      func(context.Context) (T, error)
 	value   T
 	discard func(T) // nil, or what to do with a value that nobody will get
+}
+
+// borrow takes a frame that an earlier call of the pipeline has left, if it was one of this type.
+func borrow[T any](p *Pipeline, fn func(context.Context) (T, error)) *frame[T] {
+	if p.frames != nil {
+		if f, ok := p.frames.Get().(*frame[T]); ok {
+			f.fn = fn
+			return f
+		}
+	}
+	return &frame[T]{fn: fn}
+}
+
+// giveBack leaves the frame for a later call. It is not reached when the function panics.
+func (f *frame[T]) giveBack(p *Pipeline) {
+	if p.frames != nil {
+		*f = frame[T]{}
+		p.frames.Put(f)
+	}
 }
 
 func (f *frame[T]) start(ctx context.Context, p *Pipeline) error {

@@ -81,7 +81,8 @@ func TestHandlerReadsTheDeadline(t *testing.T) {
 	})
 }
 
-func TestHandlerRunsOnce(t *testing.T) {
+// One retrying layer per hop: a retry in a server's pipeline repeats nothing.
+func TestRule31_HandlerRunsOnce(t *testing.T) {
 	t.Parallel()
 	ran := 0
 	got := serve(t, pipeline(t, resilience.Retry(resilience.RetryConfig{})), func(w http.ResponseWriter, _ *http.Request) {
@@ -170,6 +171,25 @@ func FuzzParseRetryAfter(f *testing.F) {
 		wait, ok := resilience.ParseRetryAfter(value, now)
 		if wait < 0 || !ok && wait != 0 {
 			t.Errorf("%q is %v, %v", value, wait, ok)
+		}
+	})
+}
+
+func FuzzHandlerTimeoutHeader(f *testing.F) {
+	for _, s := range []string{"", "0", "1500", "-1", "1e3", "99999999999999999999"} {
+		f.Add(s)
+	}
+	p := resilience.Must(resilience.New("p"))
+	f.Fuzz(func(t *testing.T, value string) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set(resilience.HeaderTimeout, value)
+		resilience.Handler(p, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if at, ok := r.Context().Deadline(); ok && time.Until(at) > 30*24*time.Hour {
+				t.Errorf("%q is a deadline at %v", value, at)
+			}
+		})).ServeHTTP(w, r)
+		if w.Code != http.StatusOK && w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%q got %d", value, w.Code)
 		}
 	})
 }

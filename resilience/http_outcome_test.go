@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,6 +115,44 @@ func TestHTTPOutcome(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestHTTPOutcomeOfAConflict(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]resilience.Outcome{"": resilience.Failed, "k": resilience.InDoubt} {
+		got, err := retrying(t, request(t, "POST", "b", "Idempotency-Key", key),
+			func(r *http.Request) (*http.Response, error) {
+				a, _ := answer(r, http.StatusConflict)
+				return a, nil
+			})
+		if outcome := resilience.HTTPOutcome(got, err); outcome != want {
+			t.Errorf("a conflict with key %q is %v, want %v", key, outcome, want)
+		}
+	}
+}
+
+// http.Client hands on what the transport knows of earlier tries.
+func TestHTTPOutcomeThroughAClient(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 1 {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.WriteHeader(http.StatusPaymentRequired)
+	}))
+	defer server.Close()
+	p := pipeline(t, resilience.Retry(resilience.RetryConfig{Min: time.Microsecond}))
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL, nil)
+	got, err := client(t, p, nil).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if outcome := resilience.HTTPOutcome(got, err); got.StatusCode != 402 || outcome != resilience.InDoubt {
+		t.Errorf("%d is %v, want in doubt: the first try was", got.StatusCode, outcome)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -26,6 +28,7 @@ type Pipeline struct {
 	name     string
 	policies []Policy
 	observer Observer
+	frames   *sync.Pool // of call state; nil if a policy could keep a call's next beyond the call
 }
 
 // New makes a pipeline of policies, listed outermost first. No policies at all is a plain call.
@@ -51,7 +54,15 @@ func New(name string, ps ...Policy) (*Pipeline, error) {
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("resilience: pipeline %q: %w", name, errors.Join(faults...))
 	}
-	return &Pipeline{name: name, policies: append([]Policy(nil), ps...)}, nil
+	return newPipeline(name, append([]Policy(nil), ps...)), nil
+}
+
+func newPipeline(name string, ps []Policy) *Pipeline {
+	p := &Pipeline{name: name, policies: ps}
+	if !slices.ContainsFunc(ps, func(l Policy) bool { _, ok := l.(*wrapper); return ok }) {
+		p.frames = new(sync.Pool)
+	}
+	return p
 }
 
 // Must returns p and panics if err is not nil. It is for pipelines that are known to be right: Must(New(…)).
@@ -88,10 +99,11 @@ func (p *Pipeline) Policies() []string {
 // Copy returns a pipeline of the same policies under another name, with a state of its own:
 // its breaker is closed, its budget full, its limits unused. It reports to the same [Observer].
 func (p *Pipeline) Copy(name string) *Pipeline {
-	c := &Pipeline{name: name, policies: make([]Policy, len(p.policies))}
+	fresh := make([]Policy, len(p.policies))
 	for i, l := range p.policies {
-		c.policies[i] = l.fresh()
+		fresh[i] = l.fresh()
 	}
+	c := newPipeline(name, fresh)
 	if p.observer == nil {
 		return c
 	}

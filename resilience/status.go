@@ -56,8 +56,9 @@ type earlierKey struct{}
 // HTTPOutcome reports what became of a request that was sent through a [Transport], from what http.Client.Do
 // or Transport.RoundTrip returned: the worst of its tries, as [OutcomeOf] does for errors. An answer below
 // 400 is [OK], whatever the tries before it were. Other answers below 500 are [Failed], but 408 and 429 are
-// [InDoubt] unless a [Handler] shed the request; and they too are InDoubt if an earlier try was, because that
-// one may still have its effect.
+// [InDoubt] unless a [Handler] shed the request, and so is 409 to a request with an Idempotency-Key, which may
+// mean that the request is still under way. All of them are InDoubt if an earlier try was, because that one may
+// still have its effect.
 func HTTPOutcome(answer *http.Response, err error) Outcome {
 	if err != nil || answer == nil {
 		return OutcomeOf(err)
@@ -68,6 +69,8 @@ func HTTPOutcome(answer *http.Response, err error) Outcome {
 	own := Failed
 	if err := statusError(answer); err != nil {
 		own = OutcomeOf(err)
+	} else if answer.StatusCode == http.StatusConflict && mayBeUnderWay(answer.Request) {
+		own = InDoubt
 	}
 	if answer.Request != nil {
 		if earlier, ok := answer.Request.Context().Value(earlierKey{}).(Outcome); ok {
@@ -76,3 +79,6 @@ func HTTPOutcome(answer *http.Response, err error) Outcome {
 	}
 	return own
 }
+
+// mayBeUnderWay reports whether a conflict may be with an earlier sending of the same request.
+func mayBeUnderWay(r *http.Request) bool { return r == nil || r.Header.Get("Idempotency-Key") != "" }
