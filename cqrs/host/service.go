@@ -145,7 +145,7 @@ func (s *Service) wireRelay() (err error) {
 	if cfg.Owner == "" && s.db.Name() == "sqlite" {
 		cfg.Owner = s.name
 	}
-	s.Relay, err = outbox.NewRelay(s.Outbox, s.transport.Publisher(), cfg)
+	s.Relay, err = outbox.NewRelay(s.Outbox, mortal{s.transport.Publisher(), s.killed}, cfg)
 	return err
 }
 
