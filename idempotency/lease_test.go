@@ -57,8 +57,8 @@ func charges(t testing.TB, keys map[string]int, next http.HandlerFunc) http.Hand
 func panics(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
 // serveThrough serves and swallows the panic, as net/http does.
-func serveThrough(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
+func serveThrough(h http.Handler, r *http.Request) (w *httptest.ResponseRecorder) {
+	w = httptest.NewRecorder()
 	defer func() { _ = recover() }()
 	h.ServeHTTP(w, r)
 	return w
