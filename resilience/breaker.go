@@ -223,12 +223,12 @@ func (b *Breaker) enter(mode int32) {
 	}
 	b.mode.Store(mode)
 	if to := stateOf(mode); to != from {
-		b.listeners.add(from, to)
+		b.note(from, to)
 	}
 }
 
 // newCounter returns the counter of a closed period. gobreaker counts calls and says when to trip. Its own
-// half-open state is not used: a probe that hangs or is cancelled locks it for ever.
+// half-open state is not used: a probe that hangs or is canceled locks it for ever.
 func (b *Breaker) newCounter(period uint64) *gobreaker.CircuitBreaker {
 	return gobreaker.NewCircuitBreaker(gobreaker.Settings{
 		Interval:    b.cfg.Window,

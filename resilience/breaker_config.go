@@ -67,13 +67,13 @@ func (c BreakerConfig) Validate() error {
 	c = c.withDefaults()
 	var faults []error
 	if c.FailureRatio > 1 {
-		faults = append(faults, fmt.Errorf("FailureRatio is %v, must be at most 1", c.FailureRatio))
+		faults = append(faults, fmt.Errorf("field FailureRatio is %v, must be at most 1", c.FailureRatio))
 	}
 	if c.MinCalls < 1 {
-		faults = append(faults, fmt.Errorf("MinCalls is %d, must be at least 1", c.MinCalls))
+		faults = append(faults, fmt.Errorf("field MinCalls is %d, must be at least 1", c.MinCalls))
 	}
 	if c.Probes < 1 {
-		faults = append(faults, fmt.Errorf("Probes is %d, must be at least 1", c.Probes))
+		faults = append(faults, fmt.Errorf("field Probes is %d, must be at least 1", c.Probes))
 	}
 	if c.FailureRatio < 0 && c.Consecutive < 0 {
 		faults = append(faults, errors.New("FailureRatio and Consecutive are both off, so it would never open"))
@@ -83,11 +83,11 @@ func (c BreakerConfig) Validate() error {
 		value time.Duration
 	}{{"Window", c.Window}, {"Cooldown", c.Cooldown}, {"ProbeTimeout", c.ProbeTimeout}} {
 		if d.value <= 0 {
-			faults = append(faults, fmt.Errorf("%s is %v, must be positive", d.name, d.value))
+			faults = append(faults, fmt.Errorf("field %s is %v, must be positive", d.name, d.value))
 		}
 	}
 	if c.SlowAfter < 0 {
-		faults = append(faults, fmt.Errorf("SlowAfter is %v, must not be negative", c.SlowAfter))
+		faults = append(faults, fmt.Errorf("field SlowAfter is %v, must not be negative", c.SlowAfter))
 	}
 	return errors.Join(faults...)
 }

@@ -57,9 +57,7 @@ func (b *Breaker) force(mode int32) {
 
 // OnTransition has listen called after every change of state, in order, outside of the breaker's locks:
 // it may call the breaker, also to force or reset it. It runs on the goroutine of a call, one at a time.
-func (b *Breaker) OnTransition(listen func(from, to State)) { b.listeners.register(listen) }
-
-func (b *Breaker) deliver() { b.listeners.deliver() }
+func (b *Breaker) OnTransition(listen func(from, to State)) { b.register(listen) }
 
 // listeners hands transitions to listeners in order, one at a time and without a lock held.
 type listeners struct {
@@ -79,7 +77,7 @@ func (l *listeners) register(listen func(from, to State)) {
 	l.all = append(l.all, listen)
 }
 
-func (l *listeners) add(from, to State) {
+func (l *listeners) note(from, to State) {
 	l.listenMu.Lock()
 	defer l.listenMu.Unlock()
 	if len(l.all) > 0 {

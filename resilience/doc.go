@@ -18,7 +18,7 @@
 // Each of these policies is easy, and together they go wrong: a retry hammers a dependency whose breaker was
 // put on the wrong side; retries at three layers make twenty-seven calls of one; a probe hangs and the breaker
 // never closes; the time is spent asleep before a try that has no time left; and after "breaker open" nobody
-// remembers that the try before it was a timeout, so an order is cancelled that was charged.
+// remembers that the try before it was a timeout, so an order is canceled that was charged.
 //
 // # Order
 //

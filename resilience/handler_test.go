@@ -43,7 +43,7 @@ func TestHandlerSheds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		limited := pipeline(t, resilience.RateLimit(0.4, 1))
-		if got := serve(t, limited, ok); got.StatusCode != 200 {
+		if got := serve(t, limited, ok); got.StatusCode != http.StatusOK {
 			t.Errorf("got %d", got.StatusCode)
 		}
 		wantShed(t, serve(t, limited, ok), 429, "3") // 2.5 s, rounded up
@@ -64,7 +64,7 @@ func TestHandlerReadsTheDeadline(t *testing.T) {
 			}
 			<-r.Context().Done()
 		}, resilience.HeaderTimeout, "1500")
-		if got.StatusCode != 503 || resilience.HTTPOutcome(got, nil) != resilience.InDoubt {
+		if got.StatusCode != http.StatusServiceUnavailable || resilience.HTTPOutcome(got, nil) != resilience.InDoubt {
 			t.Errorf("an unanswered request got %d", got.StatusCode)
 		}
 		wantShed(t, serve(t, p, ok, resilience.HeaderTimeout, "0"), 503, "1")
@@ -74,7 +74,7 @@ func TestHandlerReadsTheDeadline(t *testing.T) {
 					t.Errorf("%q gave a deadline", nonsense)
 				}
 			}, resilience.HeaderTimeout, nonsense)
-			if got.StatusCode != 200 {
+			if got.StatusCode != http.StatusOK {
 				t.Errorf("%q got %d", nonsense, got.StatusCode)
 			}
 		}
@@ -89,7 +89,7 @@ func TestRule31_HandlerRunsOnce(t *testing.T) {
 		ran++
 		w.WriteHeader(http.StatusInternalServerError)
 	})
-	if ran != 1 || got.StatusCode != 500 {
+	if ran != 1 || got.StatusCode != http.StatusInternalServerError {
 		t.Errorf("ran %d times and got %d", ran, got.StatusCode)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Hedge starts another try when the first has not come back after a while, and so on every after, up to most
-// tries in all; the first success wins and the others are cancelled. It cuts the tail of response times of
+// tries in all; the first success wins and the others are canceled. It cuts the tail of response times of
 // reads, and is safe only for what may run twice at the same time. Source: Dean and Barroso, "The Tail at
 // Scale", Communications of the ACM, 2013.
 //
@@ -17,8 +17,8 @@ import (
 // tries have failed, the call has, with a [*HedgeError] if they were several.
 //
 // Tries run on goroutines of their own. The call returns when it has a winner; losers end when they heed
-// their context. What they may have done is not seen in the winner's success. A panic in the first try to
-// end passes to the caller.
+// their context. What they may have done is not seen in the winner's success. A panic in a try passes to the
+// caller, unless the call has returned already: then it is dropped with the try.
 func Hedge(after time.Duration, most int) Policy {
 	return &hedge{after: after, most: most, budget: newBudget(0.2)}
 }

@@ -16,13 +16,13 @@ func TestHedgeTakesTheFirstSuccess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := pipeline(t, resilience.Hedge(100*time.Millisecond, 3))
-		var tries, cancelled atomic.Int64
+		var tries, canceled atomic.Int64
 		began := time.Now()
 		got, err := resilience.Do(t.Context(), p, func(ctx context.Context) (int64, error) {
 			n := tries.Add(1)
 			if n < 3 {
 				<-ctx.Done()
-				cancelled.Add(1)
+				canceled.Add(1)
 				return n, ctx.Err()
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -32,8 +32,8 @@ func TestHedgeTakesTheFirstSuccess(t *testing.T) {
 			t.Errorf("got %d, %v after %v", got, err, time.Since(began))
 		}
 		synctest.Wait()
-		if cancelled.Load() != 2 {
-			t.Errorf("%d losers cancelled, want 2", cancelled.Load())
+		if canceled.Load() != 2 {
+			t.Errorf("%d losers canceled, want 2", canceled.Load())
 		}
 	})
 }

@@ -151,7 +151,8 @@ func TestHTTPOutcomeThroughAClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer got.Body.Close()
-	if outcome := resilience.HTTPOutcome(got, err); got.StatusCode != 402 || outcome != resilience.InDoubt {
+	outcome := resilience.HTTPOutcome(got, err)
+	if got.StatusCode != http.StatusPaymentRequired || outcome != resilience.InDoubt {
 		t.Errorf("%d is %v, want in doubt: the first try was", got.StatusCode, outcome)
 	}
 }

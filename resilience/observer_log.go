@@ -7,7 +7,7 @@ import (
 )
 
 // Log returns an [Observer] that writes to l: transitions at info level, failed calls at warn, failed tries
-// and successful calls at debug. Cancelled calls are at debug too. It panics if l is nil.
+// and successful calls at debug. Canceled calls are at debug too. It panics if l is nil.
 func Log(l *slog.Logger) Observer {
 	if l == nil {
 		panic("resilience: Log needs a logger")

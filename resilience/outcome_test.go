@@ -78,7 +78,7 @@ func TestRule19_OutcomeIsTheWorstOfAllTries(t *testing.T) {
 
 func TestRejectedErrorTellsWhenToComeBack(t *testing.T) {
 	t.Parallel()
-	var err error = fmt.Errorf("pay: %w", &resilience.RejectedError{Wait: time.Minute})
+	err := fmt.Errorf("pay: %w", &resilience.RejectedError{Wait: time.Minute})
 	var asker interface{ RetryAfter() time.Duration }
 	if !errors.As(err, &asker) || asker.RetryAfter() != time.Minute {
 		t.Error("a package that knows only the method does not find it")

@@ -70,16 +70,16 @@ func (c RetryConfig) Validate() error {
 	c = c.withDefaults()
 	var faults []error
 	if c.Attempts < 1 {
-		faults = append(faults, fmt.Errorf("Attempts is %d, must be at least 1", c.Attempts))
+		faults = append(faults, fmt.Errorf("field Attempts is %d, must be at least 1", c.Attempts))
 	}
 	if c.Min < 0 || c.Min > c.Max {
-		faults = append(faults, fmt.Errorf("Min is %v, must be between 0 and Max (%v)", c.Min, c.Max))
+		faults = append(faults, fmt.Errorf("field Min is %v, must be between 0 and Max (%v)", c.Min, c.Max))
 	}
 	if c.Jitter != FullJitter && c.Jitter != DecorrelatedJitter {
-		faults = append(faults, fmt.Errorf("Jitter is %d, must be FullJitter or DecorrelatedJitter", c.Jitter))
+		faults = append(faults, fmt.Errorf("field Jitter is %d, must be FullJitter or DecorrelatedJitter", c.Jitter))
 	}
 	if c.Budget > 1 {
-		faults = append(faults, fmt.Errorf("Budget is %v retries a call, must be at most 1", c.Budget))
+		faults = append(faults, fmt.Errorf("field Budget is %v retries a call, must be at most 1", c.Budget))
 	}
 	return errors.Join(faults...)
 }

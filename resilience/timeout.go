@@ -61,7 +61,7 @@ func (c *deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true
 func (c *deadlineContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.materialise().Done()
+	return c.materialize().Done()
 }
 
 // Err implements context.Context.
@@ -71,18 +71,21 @@ func (c *deadlineContext) Err() error {
 	if c.pending() {
 		return nil
 	}
-	return c.materialise().Err()
+	return c.materialize().Err()
 }
 
 // Value implements context.Context. It asks the real context once there is one: this is how the context
 // package links children to it without a goroutine, and finds the cause.
 func (c *deadlineContext) Value(key any) any {
+	if _, ours := key.(attemptKey); ours {
+		return c.Context.Value(key) // asked in every call, and no part of the real context
+	}
 	c.mu.Lock()
 	var ctx context.Context
 	if c.pending() {
 		ctx = c.Context
 	} else {
-		ctx = c.materialise()
+		ctx = c.materialize()
 	}
 	c.mu.Unlock()
 	return ctx.Value(key)
@@ -93,7 +96,7 @@ func (c *deadlineContext) pending() bool {
 	return c.real == nil && !c.ended && c.Context.Err() == nil && time.Now().Before(c.deadline)
 }
 
-func (c *deadlineContext) materialise() context.Context {
+func (c *deadlineContext) materialize() context.Context {
 	if c.real == nil {
 		c.real, c.cancel = context.WithDeadline(c.Context, c.deadline)
 		if c.ended {

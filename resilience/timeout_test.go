@@ -72,7 +72,7 @@ func TestTimeoutWrapsOnlyWhatCameLate(t *testing.T) {
 }
 
 // inContext runs fn with the context of a Timeout of one second.
-func inContext(t *testing.T, parent context.Context, fn func(context.Context)) context.Context {
+func inContext(parent context.Context, t *testing.T, fn func(context.Context)) context.Context {
 	t.Helper()
 	var kept context.Context
 	_ = resilience.Run(parent, pipeline(t, resilience.Timeout(time.Second)), func(ctx context.Context) error {
@@ -134,7 +134,7 @@ func TestTimeoutContextIsAProperOne(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				inContext(t, context.WithValue(t.Context(), key{}, "v"), func(ctx context.Context) { fn(t, ctx) })
+				inContext(context.WithValue(t.Context(), key{}, "v"), t, func(ctx context.Context) { fn(t, ctx) })
 			})
 		})
 	}
@@ -144,7 +144,7 @@ func TestTimeoutContextFollowsTheCaller(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
 	parent, cancel := context.WithCancelCause(t.Context())
-	inContext(t, parent, func(ctx context.Context) {
+	inContext(parent, t, func(ctx context.Context) {
 		cancel(boom)
 		if !errors.Is(ctx.Err(), context.Canceled) || !errors.Is(context.Cause(ctx), boom) {
 			t.Errorf("got %v because of %v", ctx.Err(), context.Cause(ctx))
@@ -155,8 +155,8 @@ func TestTimeoutContextFollowsTheCaller(t *testing.T) {
 
 func TestTimeoutContextEndsWithItsFunction(t *testing.T) {
 	t.Parallel()
-	waited := inContext(t, t.Context(), func(ctx context.Context) { _ = ctx.Done() })
-	never := inContext(t, t.Context(), func(context.Context) {})
+	waited := inContext(t.Context(), t, func(ctx context.Context) { _ = ctx.Done() })
+	never := inContext(t.Context(), t, func(context.Context) {})
 	for _, ctx := range []context.Context{waited, never} {
 		if !errors.Is(ctx.Err(), context.Canceled) {
 			t.Errorf("got %v", ctx.Err())

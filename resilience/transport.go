@@ -157,7 +157,7 @@ func (s *sending) prepare(ctx context.Context, sent *trip) (*http.Request, error
 	sent.stop = context.AfterFunc(ctx, func() { cancel(ctx.Err()) })
 	sent.release = context.AfterFunc(sent.caller, func() { cancel(context.Cause(sent.caller)) })
 	r := s.request.Clone(httptrace.WithClientTrace(own, &httptrace.ClientTrace{
-		GetConn: func(string) { sent.dialled.Store(true) },
+		GetConn: func(string) { sent.dialing.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { sent.connected.Store(true) },
 	}))
 	propagate(ctx, r.Header)
@@ -195,7 +195,7 @@ type trip struct {
 	cancel    context.CancelCauseFunc
 	stop      func() bool // lets go of the pipeline's context; false if that has ended
 	release   func() bool // lets go of the caller's context
-	dialled   atomic.Bool // the base reports its connections
+	dialing   atomic.Bool // the base reports its connections
 	connected atomic.Bool // bytes may have been written
 }
 
@@ -212,7 +212,7 @@ func (t *trip) explain(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
 		err = fmt.Errorf("%w: %w", ended, err)
 	}
-	if t.dialled.Load() && !t.connected.Load() {
+	if t.dialing.Load() && !t.connected.Load() {
 		return WithOutcome(err, NotExecuted)
 	}
 	return err

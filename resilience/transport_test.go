@@ -26,7 +26,7 @@ type tracked struct {
 
 func (b *tracked) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	b.read = b.read || err == io.EOF //nolint:errorlint // as io.Reader has it
+	b.read = b.read || err == io.EOF
 	return n, err
 }
 
@@ -105,7 +105,7 @@ func TestTransportRetriesOnlyWhatIsSafe(t *testing.T) {
 					a, _ := answer(r, 503)
 					return a, nil
 				})
-				if err != nil || got.StatusCode != 503 || len(attempts) != c.tries {
+				if err != nil || got.StatusCode != http.StatusServiceUnavailable || len(attempts) != c.tries {
 					t.Errorf("got %v, %v after %d tries, want %d", got, err, len(attempts), c.tries)
 				}
 				if want := []string{"1", "2", "3"}[:c.tries]; !slices.Equal(attempts, want) {
@@ -130,7 +130,7 @@ func TestTransportDrainsAndClosesWhatItRetries(t *testing.T) {
 			bodies = append(bodies, b)
 			return a, nil
 		})
-		if err != nil || got.StatusCode != 502 || len(bodies) != 3 {
+		if err != nil || got.StatusCode != http.StatusBadGateway || len(bodies) != 3 {
 			t.Fatalf("got %v, %v", got, err)
 		}
 		for i, b := range bodies[:2] {
@@ -170,7 +170,7 @@ func TestTransportHonoursRetryAfter(t *testing.T) {
 					a, _ := answer(r, 200)
 					return a, nil
 				})
-				if err != nil || got.StatusCode != 200 || time.Since(began) != 7*time.Second {
+				if err != nil || got.StatusCode != http.StatusOK || time.Since(began) != 7*time.Second {
 					t.Errorf("got %v, %v after %v", got, err, time.Since(began))
 				}
 			})

@@ -28,7 +28,7 @@ func (t *roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	err := t.in.Run(r.Context(), func(context.Context) error {
 		var err error
 		ran = true
-		answer, err = t.base.RoundTrip(r)
+		answer, err = t.base.RoundTrip(r) //nolint:bodyclose // the caller's, or closed below
 		return err
 	})
 	if !ran && r.Body != nil {
