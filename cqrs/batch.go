@@ -93,6 +93,11 @@ func (b *batch) claim(ctx context.Context) error {
 
 // joinQueues puts fresh messages of parked queues behind what is there.
 func (b *batch) joinQueues(ctx context.Context) error {
+	for _, it := range b.items {
+		if it.parked != nil && it.chain.broken.Load() {
+			it.fate = behind
+		}
+	}
 	if b.p.cfg.Parking == nil {
 		return nil
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/surge-go/surge/cqrs"
 )
@@ -239,5 +241,34 @@ func TestScheduledMessagesWaitEvenWithoutAnOutbox(t *testing.T) {
 		if got := j.String(); got != "1m0s 1h0m0s" {
 			t.Errorf("delivered after %q", got)
 		}
+	})
+}
+
+func TestForeignNamesAreMadeStorable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		s := newService(t, b, catalog(), b.config())
+		cqrs.On(s.p, func(context.Context, note) error { return errors.New("no") })
+		s.run()
+		synctest.Wait()
+		long, nul := strings.Repeat("x", 1000), "a\x00\xffb"
+		s.deliver("shop.commands", noteMsg(long+"1", long+"1", ""), noteMsg(long+"2", long+"2", ""), noteMsg(nul, nul, ""))
+		synctest.Wait()
+		b.read(func(st *tables) {
+			queues := map[string]bool{}
+			for _, r := range st.parked {
+				for _, name := range []string{r.ID, r.Queue, r.Key} {
+					if len(name) > 200 || !utf8.ValidString(name) || strings.Contains(name, "\x00") {
+						t.Errorf("%q cannot be stored", name)
+					}
+				}
+				queues[r.Queue] = true
+			}
+			if len(queues) != 3 {
+				t.Errorf("%d queues, want 3", len(queues))
+			}
+		})
+		s.stop()
 	})
 }

@@ -286,15 +286,15 @@ func (p parking) Append(_ context.Context, ms []*cqrs.Parked) error {
 
 func (p parking) Lease(_ context.Context, group string, limit int, ttl time.Duration) ([]*cqrs.Parked, error) {
 	var due []*cqrs.Parked
-	seen := map[string]bool{}
+	closed := map[string]bool{}
 	now := time.Now()
 	for i := range p.state.parked {
 		r := &p.state.parked[i]
-		if r.Group != group || seen[r.Queue] || len(due) == limit {
+		if r.Group != group || closed[r.Queue] || len(due) == limit {
 			continue
 		}
-		seen[r.Queue] = true
 		if r.Blocked || r.due.After(now) || r.until.After(now) {
+			closed[r.Queue] = true
 			continue
 		}
 		r.until, r.Lease = now.Add(ttl), fmt.Sprint(now.UnixNano())

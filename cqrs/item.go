@@ -5,8 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -30,6 +33,7 @@ type item struct {
 	msg    *message.Message // nil: parked
 	parked *Parked          // nil: fresh
 	done   *sync.WaitGroup  // of the worker that leased it
+	chain  *chain
 	route  *route
 	queue  string // what keeps order; "" for a message without key
 
@@ -53,10 +57,15 @@ type item struct {
 
 func (r *runner) item(topic string, m *message.Message) *item {
 	d := &Delivery{Envelope: EnvelopeFrom(m), Topic: topic, Payload: m.Payload, Metadata: m.Metadata}
+	d.Envelope.ID = storable(d.Envelope.ID)
 	it := &item{d: d, msg: m, queue: queueOf(topic, d.Envelope.Key)}
 	it.route = r.routeOf(d)
 	return it
 }
+
+// A chain joins the messages of one queue that were leased together. Its lane may run them in several batches;
+// when one does not get done, those behind it must not run either.
+type chain struct{ broken atomic.Bool }
 
 func (r *runner) parkedItem(pk *Parked, done *sync.WaitGroup) *item {
 	md := message.Metadata(pk.Metadata)
@@ -67,20 +76,27 @@ func (r *runner) parkedItem(pk *Parked, done *sync.WaitGroup) *item {
 	return it
 }
 
-const maxQueueName = 200
+const maxName = 200
 
-// queueOf names a queue. Long names are cut and made distinct by a hash.
+// queueOf names a queue.
 func queueOf(topic, key string) string {
 	if key == "" {
 		return ""
 	}
-	name := topic + "|" + key
-	if len(name) <= maxQueueName {
+	return storable(topic + "|" + key)
+}
+
+// storable returns a name that every store takes, whatever a foreign sender wrote: what is too long, or no text,
+// becomes text, cut and made distinct by a hash.
+func storable(name string) string {
+	if len(name) <= maxName && utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 {
 		return name
 	}
 	sum := sha256.Sum256([]byte(name))
 	h := hex.EncodeToString(sum[:])
-	return name[:maxQueueName-len(h)-1] + "#" + h
+	head := name[:min(len(name), maxName-len(h)-1)]
+	head = strings.ReplaceAll(strings.ToValidUTF8(head, ""), "\x00", "")
+	return head + "#" + h
 }
 
 func (it *item) reset() {
@@ -104,6 +120,9 @@ func (it *item) settle(acknowledge bool) {
 	it.settled = true
 	switch {
 	case it.parked != nil:
+		if !acknowledge || it.fate == retried || it.fate == behind || it.blocks {
+			it.chain.broken.Store(true)
+		}
 		it.done.Done()
 	case acknowledge:
 		it.msg.Ack()
@@ -160,7 +179,8 @@ func (it *item) record(group string) Record {
 	}
 	env := &it.d.Envelope
 	r := Record{
-		Group: group, ID: env.ID, Queue: it.queue, Topic: it.d.Topic, Type: env.Type, Key: env.Key,
+		Group: group, ID: env.ID, Queue: it.queue, Topic: it.d.Topic,
+		Type: storable(env.Type), Key: storable(env.Key),
 		Payload: it.d.Payload, Metadata: it.d.Metadata,
 	}
 	if r.Queue == "" {

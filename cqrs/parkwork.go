@@ -75,9 +75,14 @@ func (r *runner) runDue() (int, error) {
 		return 0, err
 	}
 	var done sync.WaitGroup
+	chains := map[string]*chain{}
 	for _, pk := range due {
 		done.Add(1)
 		it := r.parkedItem(pk, &done)
+		if chains[pk.Queue] == nil {
+			chains[pk.Queue] = &chain{}
+		}
+		it.chain = chains[pk.Queue]
 		if !r.laneOf(it).put(r.intake, it) {
 			it.release()
 		}
