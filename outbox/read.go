@@ -181,7 +181,7 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 	}
 	for name, s := range rd.behind {
 		room := rd.relay.room(name)
-		if room < rd.relay.cfg.Buffer/2 || top == math.MaxInt64 { // the latter: it has only now fallen behind
+		if room < (rd.relay.cfg.Buffer+1)/2 || top == math.MaxInt64 { // the latter: it has only now fallen behind
 			continue
 		}
 		n, again, err := rd.advance(q, s, top, room)

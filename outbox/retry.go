@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -17,9 +18,10 @@ const (
 
 // A move takes a message from outbox to outbox_retry: one that was refused, or one behind it.
 type move struct {
-	rec record
-	err error         // nil for one behind
-	due time.Duration // from now
+	rec  record
+	err  error         // nil for one behind
+	due  time.Duration // from now
+	cost int           // attempts that err costs: 0 or 1
 }
 
 // A trial publishes messages of the retry table: a head, and if that works what waits behind it.
@@ -39,10 +41,15 @@ type blockade struct {
 	seen  uint64 // what the publisher had taken of the topic at the last trial
 }
 
-// refuse gives a message that was taken to the retry table. The caller holds mu.
-func (r *Relay) refuse(t *topic, rec record, err error) {
+// refuse gives a message that was taken to the retry table, and charges an attempt if it is to blame. The caller
+// holds mu.
+func (r *Relay) refuse(t *topic, rec record, err error, blame bool) {
 	r.cfg.Logger.Warn("outbox message refused", "topic", t.name, "id", rec.id, "error", err)
-	r.moves = append(r.moves, move{rec: rec, err: err, due: r.backoff(0)})
+	m := move{rec: rec, err: err, due: r.backoff(0)}
+	if blame {
+		m.cost = 1
+	}
+	r.moves = append(r.moves, m)
 	b := r.blockade(rec.lane(), rec.shard)
 	b.seen = t.accepted
 	r.retrying.set()
@@ -77,21 +84,19 @@ func (r *Relay) unblock(l lane) {
 	}
 }
 
-// follow takes the messages of blocked lanes out of a queue and sends them after those in the retry table.
+// follow takes the messages of blocked lanes out of a queue, to which they came during a sweep, and sends them
+// after those in the retry table.
 func (r *Relay) follow(queue []record, blocked map[lane]bool) []record {
 	if len(blocked) == 0 {
 		return queue
 	}
-	kept := queue[:0]
-	for i := range queue {
-		if blocked[queue[i].lane()] {
-			r.enqueueMove(queue[i])
-		} else {
-			kept = append(kept, queue[i])
+	return slices.DeleteFunc(queue, func(rec record) bool {
+		if !blocked[rec.lane()] {
+			return false
 		}
-	}
-	clear(queue[len(kept):])
-	return kept
+		r.enqueueMove(rec)
+		return true
+	})
 }
 
 // enqueueMove sends a message that was not taken behind those in the retry table.
@@ -259,8 +264,8 @@ func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, 
 			continue
 		}
 		_, err := conn.ExecContext(ctx,
-			r.dialect.sql("UPDATE outbox_retry SET attempts = 1, due_at = {now} + ?, error = ? WHERE seq = ?"),
-			m.due.Microseconds(), errorText(m.err), m.rec.seq)
+			r.dialect.sql("UPDATE outbox_retry SET attempts = ?, due_at = {now} + ?, error = ? WHERE seq = ?"),
+			m.cost, m.due.Microseconds(), errorText(m.err), m.rec.seq)
 		if err != nil {
 			return err
 		}

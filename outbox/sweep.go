@@ -18,6 +18,7 @@ type sweep struct {
 	tried   int           // index of the last message tried
 	row     int           // failures in a row
 	some    bool          // something was published
+	all     bool          // every lane was tried
 	err     error
 }
 
@@ -27,8 +28,8 @@ type outcome struct {
 	err       error // of a message tried and not published
 }
 
-// sweep publishes batch one by one, skipping what is behind a message that failed, and returns how long to rest.
-// While the publisher is down nothing costs an attempt; a message that fails while others pass does.
+// sweep publishes the queue one by one, skipping what is behind a message that failed, and returns how long to
+// rest. While the publisher is down nothing costs an attempt; a message that fails while others pass does.
 func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	s := &sweep{relay: r, topic: t, batch: batch, outcome: make([]outcome, len(batch)), held: map[lane]bool{}}
 	s.run(t.offset % len(batch))
@@ -36,6 +37,8 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.sentAt = time.Time{}
+	// A full queue whose every lane fails may hide messages that would pass: set its lanes aside, for nothing.
+	aside := s.all && !s.some && len(batch) >= r.cfg.Buffer
 	var back []record
 	blocked := map[lane]bool{}
 	for i := range batch {
@@ -43,8 +46,8 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 		switch {
 		case o.published:
 			r.accept(t, rec)
-		case o.err != nil && (s.some || refused(o.err)):
-			r.refuse(t, rec, o.err)
+		case o.err != nil && (aside || s.some || refused(o.err)):
+			r.refuse(t, rec, o.err, s.some || refused(o.err))
 			if r.cfg.Poison(t.name) == BlockKey {
 				blocked[rec.lane()] = true
 			}
@@ -56,11 +59,11 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	}
 	t.queue = r.follow(t.queue, blocked)
 	r.giveBack(t, back)
-	if s.some || len(back) < len(batch) {
+	switch {
+	case s.some || len(back) < len(batch):
 		t.failures, t.err, t.offset = 0, nil, 0
 		return 0
-	}
-	if s.err == nil { // no lane begins behind the offset, or the relay stops
+	case s.err == nil: // no lane begins behind the offset, or the relay stops
 		t.offset = 0
 		return 0
 	}
@@ -74,6 +77,9 @@ func (s *sweep) run(from int) {
 		s.held[s.batch[i].lane()] = true
 	}
 	for i := from; i < len(s.batch); i++ {
+		if s.some && i >= s.relay.cfg.Batch {
+			return // it is up
+		}
 		l := s.batch[i].lane()
 		if s.held[l] = s.held[l] || !s.relay.sendable(&s.batch[i]); s.held[l] {
 			continue
@@ -98,6 +104,7 @@ func (s *sweep) run(from int) {
 			return
 		}
 	}
+	s.all = from == 0
 }
 
 // forgive takes back the failures in a row that end at index i: the publisher went down.

@@ -94,7 +94,11 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 		t.sentAt = time.Now()
 		return nil, tr
 	}
-	batch := t.queue[:min(len(t.queue), r.cfg.Batch)]
+	n := len(t.queue) // after a failure all of it: a message that passes may be far behind one that does not
+	if t.failures == 0 {
+		n = min(n, r.cfg.Batch)
+	}
+	batch := t.queue[:n]
 	t.queue = t.queue[len(batch):]
 	for i := range batch {
 		r.flying[batch[i].shard]++

@@ -1,0 +1,7 @@
+package outbox
+
+// AppendHeaders and ParseHeaders are the codec of the headers column.
+var (
+	AppendHeaders = appendHeaders
+	ParseHeaders  = parseHeaders
+)
