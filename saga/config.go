@@ -15,8 +15,8 @@ type EngineConfig struct {
 	TimeoutBatch int
 	// Poll is how often due instances are looked for, so how late a timeout may be; 0 means 500 ms.
 	Poll time.Duration
-	// MaxReplyAge holds timers back while the replies that come in are older than this: what looks like silence
-	// then only waits in line. 0 means 5 s, negative never holds them back.
+	// MaxReplyAge holds timers back while the replies that come in are older than this, and for so long after Run has
+	// begun: what looks like silence then only waits in line. 0 means 5 s, negative never holds them back.
 	MaxReplyAge time.Duration
 	// MaxReplyLag holds timers back while more replies than this wait, as far as the processor can tell.
 	// 0 means 1,000, negative never.

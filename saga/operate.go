@@ -107,7 +107,7 @@ func (e *Engine) operate(ctx context.Context, f *folding, w work) error {
 	}
 	*f = before
 	w.op.err = err
-	f.in, err = f.home.graph.Decode(f.row.ID, state, place)
+	f.in, err = f.home.graph.Decode(before.in.ID, state, place)
 	return err
 }
 

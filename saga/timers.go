@@ -26,6 +26,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.work.Do(ctx, e.record); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("saga: engine: %w", err)
 	}
+	if e.cfg.MaxReplyAge > 0 { // what came while we were away is read first
+		e.late.Store(time.Now().Add(e.cfg.MaxReplyAge).UnixMilli())
+	}
 	var measured, purged time.Time
 	for wait := time.Duration(0); sleep(ctx, wait); {
 		wait = e.cfg.Poll
