@@ -257,7 +257,13 @@ func TestRule29_RawHandlersRace(t *testing.T) {
 func TestMiddlewareConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, c := range []idempotency.MiddlewareConfig{
-		{Wait: -1}, {MaxBody: -1}, {MaxResponse: -1}, {Lease: -1}, {Timeout: -1}, {OnUnknown: 9}, {OnUnknown: idempotency.Reconcile},
+		{Wait: -1},
+		{MaxBody: -1},
+		{MaxResponse: -1},
+		{Lease: -1},
+		{Timeout: -1},
+		{OnUnknown: 9},
+		{OnUnknown: idempotency.Reconcile},
 	} {
 		if c.Validate() == nil {
 			t.Errorf("%+v was accepted", c)

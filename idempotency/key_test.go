@@ -49,7 +49,8 @@ func FuzzParseKey(f *testing.F) {
 			}
 			return
 		}
-		if id == "" || len(id) > idempotency.MaxKeyPart || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+		strange := func(r rune) bool { return r < ' ' || r > '~' }
+		if id == "" || len(id) > idempotency.MaxKeyPart || strings.ContainsFunc(id, strange) {
 			t.Errorf("%q was read as %q", header, id)
 		}
 		if again, err := idempotency.ParseKey(`"` + quote.Replace(id) + `"`); err != nil || again != id {

@@ -242,15 +242,16 @@ func TestStepsAreRecoveryPoints(t *testing.T) {
 				return len(name), nil
 			})
 		}
+		both := func(ctx context.Context, a *idempotency.Attempt) (int, error) {
+			n, err := step(ctx, a, "charge")
+			if err != nil {
+				return 0, err
+			}
+			m, err := step(ctx, a, "mail")
+			return n + m, err
+		}
 		pay := func() (int, idempotency.Info, error) {
-			return idempotency.Do(t.Context(), b.store, k, "10 EUR", func(ctx context.Context, a *idempotency.Attempt) (int, error) {
-				n, err := step(ctx, a, "charge")
-				if err != nil {
-					return 0, err
-				}
-				m, err := step(ctx, a, "mail")
-				return n + m, err
-			})
+			return idempotency.Do(t.Context(), b.store, k, "10 EUR", both)
 		}
 		_, _, err := pay()
 		wantErr(t, err, errBoom)

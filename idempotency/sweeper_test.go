@@ -75,7 +75,8 @@ func TestEraseKeepsTheKeyAndForgetsTheAnswer(t *testing.T) {
 	onEach(t, 0, func(t *testing.T, b *bench) {
 		do := func(scope string) error {
 			k := idempotency.Key{Scope: scope, Operation: "o", ID: "k"}
-			_, _, err := idempotency.DoTx(t.Context(), b.store, k, 1, func(context.Context) (string, error) { return scope, nil })
+			answer := func(context.Context) (string, error) { return scope, nil }
+			_, _, err := idempotency.DoTx(t.Context(), b.store, k, 1, answer)
 			return err
 		}
 		for _, scope := range []string{"alice", "alice2", "alice/x", "bob"} {

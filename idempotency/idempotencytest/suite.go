@@ -292,7 +292,9 @@ func (s *suite) purge(n, limit int) {
 }
 
 func testBadKey(t *testing.T, s *suite) {
-	for _, k := range []idempotency.Key{{}, {Operation: "o", ID: "i"}, {Scope: "s", ID: "i"}, {Scope: "s", Operation: "o"}} {
+	for _, k := range []idempotency.Key{
+		{}, {Operation: "o", ID: "i"}, {Scope: "s", ID: "i"}, {Scope: "s", Operation: "o"},
+	} {
 		if _, err := s.Begin(t.Context(), idempotency.ClaimRequest{Key: k}); err == nil {
 			t.Errorf("%+v was accepted", k)
 		}
