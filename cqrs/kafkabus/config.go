@@ -64,9 +64,9 @@ type Config struct {
 	Publisher kafka.PublisherConfig
 
 	// Subscriber configures subscribing as watermill-kafka's type does: Unmarshaler (nil means [Marshaler]),
-	// OverwriteSaramaConfig, OTELEnabled, Tracer, NackResendSleep (first wait; it doubles up to 100 times
-	// as long; 0 means 10 ms), ReconnectRetrySleep (0 means 1 s) and WaitForTopicCreationTimeout
-	// (0 means 10 s). Brokers, ConsumerGroup and InitializeTopicDetails are ignored.
+	// OverwriteSaramaConfig, Tracer, NackResendSleep (first wait; it doubles up to 100 times as long;
+	// 0 means 10 ms), ReconnectRetrySleep (0 means 1 s) and WaitForTopicCreationTimeout (0 means 10 s).
+	// Its other fields are ignored.
 	Subscriber kafka.SubscriberConfig
 
 	// Logger receives what happens to groups and connections; nil discards.
@@ -104,9 +104,6 @@ func (c Config) withDefaults() Config {
 	orElse(&c.Subscriber.WaitForTopicCreationTimeout, defaultTopicWait)
 	if c.Publisher.OTELEnabled && c.Publisher.Tracer == nil {
 		c.Publisher.Tracer = kafka.NewOTELSaramaTracer()
-	}
-	if c.Subscriber.OTELEnabled && c.Subscriber.Tracer == nil {
-		c.Subscriber.Tracer = kafka.NewOTELSaramaTracer()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -188,12 +185,24 @@ func (c Config) consumer() *sarama.Config {
 		s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
 		s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 	}
+	s.Consumer.Group.Rebalance.GroupStrategies = fresh(s.Consumer.Group.Rebalance.GroupStrategies)
 	s.Consumer.Offsets.AutoCommit.Enable = true
 	s.Consumer.Return.Errors = true
 	if c.InstanceID != "" {
 		s.Consumer.Group.InstanceId = c.InstanceID
 	}
 	return s
+}
+
+// fresh replaces sticky strategies by new ones: they keep state, so members must not share one.
+func fresh(strategies []sarama.BalanceStrategy) []sarama.BalanceStrategy {
+	own := make([]sarama.BalanceStrategy, len(strategies))
+	for i, s := range strategies {
+		if own[i] = s; s.Name() == sarama.StickyBalanceStrategyName {
+			own[i] = sarama.NewBalanceStrategySticky()
+		}
+	}
+	return own
 }
 
 // drain is the time that is left for acks when a session ends.
