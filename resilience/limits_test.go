@@ -132,7 +132,7 @@ func (s *server) serve(mu *sync.Mutex) error {
 // peak lets clients call s for a while and returns the most calls that were in flight during the second half.
 func peak(t *testing.T, p *resilience.Pipeline, clients int, s *server) int {
 	t.Helper()
-	const half = 20 * time.Second
+	const half = 6 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), 2*half)
 	defer cancel()
 	var mu sync.Mutex

@@ -24,7 +24,7 @@ func TestOutcomeOf(t *testing.T) {
 		"nil":                    {nil, resilience.OK},
 		"unknown":                {io.ErrUnexpectedEOF, resilience.InDoubt},
 		"deadline":               {context.DeadlineExceeded, resilience.InDoubt},
-		"cancelled":              {context.Canceled, resilience.InDoubt},
+		"canceled":               {context.Canceled, resilience.InDoubt},
 		"refused":                {refused, resilience.NotExecuted},
 		"refused, wrapped":       {fmt.Errorf("pay: %w", refused), resilience.NotExecuted},
 		"declined":               {fmt.Errorf("pay: %w", declined), resilience.Failed},
