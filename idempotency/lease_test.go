@@ -162,7 +162,7 @@ func TestLeaseLostWhileTheHandlerRuns(t *testing.T) {
 	b := newBench(t, "sqlite", 0)
 	var second *httptest.ResponseRecorder
 	var h http.Handler
-	cfg := idempotency.MiddlewareConfig{OnUnknown: idempotency.Reexecute, Lease: 90 * time.Millisecond}
+	cfg := idempotency.MiddlewareConfig{OnUnknown: idempotency.Reexecute, Lease: 3 * time.Second}
 	first := func(w http.ResponseWriter, r *http.Request) {
 		b.expire(t)
 		second = serve(h, request("k", "/", "{}"))
@@ -178,29 +178,6 @@ func TestLeaseLostWhileTheHandlerRuns(t *testing.T) {
 		t.Errorf("the second attempt got %d %s", second.Code, second.Body)
 	}
 	if w := serve(h, request("k", "/", "{}")); w.Body.String() != "second" || !replayed(w) {
-		t.Errorf("replay is %d %s", w.Code, w.Body)
-	}
-}
-
-// The lease outlasts a slow handler, and a client that hangs up does not end it.
-func TestLeaseIsRenewed(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, "sqlite", 0)
-	cfg := idempotency.MiddlewareConfig{Lease: 60 * time.Millisecond}
-	ctx, hangUp := context.WithCancel(t.Context())
-	var h http.Handler
-	h = idempotency.Middleware(b.store, scopeOf, cfg)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hangUp()
-		for began := time.Now(); time.Since(began) < 4*cfg.Lease; {
-			wantProblem(t, serve(h, request("k", "/", "{}")), 409, "in-flight")
-		}
-		if err := r.Context().Err(); err != nil {
-			t.Error(err)
-		}
-		says(201, "slow")(w, r)
-	}))
-	serve(h, request("k", "/", "{}").WithContext(ctx))
-	if w := serve(h, request("k", "/", "{}")); w.Body.String() != "slow" || !replayed(w) {
 		t.Errorf("replay is %d %s", w.Code, w.Body)
 	}
 }
