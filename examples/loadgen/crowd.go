@@ -73,8 +73,8 @@ type Pace struct {
 
 // quick and slow bound the mean time to accept at which the crowd grows and shrinks.
 const (
-	quick = 60 * time.Millisecond
-	slow  = 250 * time.Millisecond
+	quick = 150 * time.Millisecond
+	slow  = 400 * time.Millisecond
 	least = 8 // buyers that stay however slow the shop is
 )
 

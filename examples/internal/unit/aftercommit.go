@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -11,7 +12,8 @@ import (
 )
 
 // afterCommit publishes as it is done all too often: when the transaction has committed, from a queue in memory, in the
-// background. Nothing remembers what was in the queue when the process died.
+// background, a few at a time as asynchronous producers do. Nothing remembers what was in the queue when the
+// process died.
 type afterCommit struct {
 	to     message.Publisher
 	logger *slog.Logger
@@ -20,6 +22,9 @@ type afterCommit struct {
 	queue []letter
 	ready chan struct{}
 }
+
+// gather is how long a message waits for company, as in the defaults of asynchronous producers.
+const gather = 20 * time.Millisecond
 
 type letter struct {
 	topic string
@@ -63,6 +68,11 @@ func (a *afterCommit) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.ready:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(gather):
 		}
 		for batch := a.take(); len(batch) > 0 && ctx.Err() == nil; batch = a.take() {
 			a.publish(ctx, batch)

@@ -75,10 +75,11 @@ func (u *Unit) open(ctx context.Context) (err error) {
 		return err
 	}
 	c := host.Config{
-		Transport: u.cfg.Bus, UnitOfWork: uow.Config{MaxShare: u.cfg.Batch},
+		Transport: u.cfg.Bus, UnitOfWork: uow.Config{MaxShare: orElse(u.cfg.Batch, 256)},
 		Relay: outbox.RelayConfig{Batch: u.cfg.Batch},
 		Processor: cqrs.ProcessorConfig{
-			MaxBatch: u.cfg.Batch, Locker: oneWriter{}, Retry: cqrs.Retry{Attempts: 20, Max: time.Second},
+			MaxBatch: orElse(u.cfg.Batch, 256), Lanes: 2, Linger: linger(u.cfg.Batch), Locker: oneWriter{},
+			Retry: cqrs.Retry{Attempts: 20, Max: time.Second},
 		},
 		Migrations: u.cfg.Migrations, Grace: 5 * time.Second, Logger: u.cfg.Logger,
 	}
@@ -102,6 +103,13 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	}
 	u.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	return err
+}
+
+func orElse(n, standard int) int {
+	if n == 0 {
+		return standard
+	}
+	return n
 }
 
 // Serve adds the HTTP server as the service's last part. /healthz and /readyz are added to h.
@@ -179,4 +187,12 @@ func (forgetful) Unclaim(context.Context, string, []string) error { return nil }
 // Once implements cqrs.Keys: every time is the first.
 func (forgetful) Once(ctx context.Context, _ any, run func(context.Context) error) error {
 	return run(ctx)
+}
+
+// linger is how long a batch that has begun waits for more: a commit costs more than that.
+func linger(batch int) time.Duration {
+	if batch == 1 {
+		return 0
+	}
+	return 3 * time.Millisecond
 }
