@@ -50,10 +50,10 @@ func (s *labState) note(what string) { s.Log = strings.TrimSpace(s.Log + " " + w
 
 type labStep = saga.Step[labState, work, worked]
 
-// quick makes a step that gives up after two tries of 40 ms.
+// quick makes a step that gives up after two tries of 300 ms.
 func quick(name string) labStep {
 	return labStep{
-		Name: name, Timeout: 40 * time.Millisecond,
+		Name: name, Timeout: 300 * time.Millisecond,
 		Retry:    cqrs.Retry{Attempts: 2, Min: 5 * time.Millisecond},
 		Do:       func(s *labState) work { return work{ID: s.ID, Step: name} },
 		Done:     func(s *labState, r worked) { s.note(r.Step) },
@@ -171,6 +171,17 @@ func (l *lab) did(id string) string {
 		}
 	}
 	return strings.Join(list, ", ")
+}
+
+// wantDid waits until the log is complete: its last line is written a moment after the commit.
+func (l *lab) wantDid(id, want string) {
+	l.t.Helper()
+	eventually(l.t, func() bool { return len(l.did(id)) >= len(want) }, func() string {
+		return fmt.Sprintf("%s did %q, want %q", id, l.did(id), want)
+	})
+	if got := l.did(id); got != want {
+		l.t.Errorf("%s did %q, want %q", id, got, want)
+	}
 }
 
 func (l *lab) envelope(what string) cqrs.Envelope {
