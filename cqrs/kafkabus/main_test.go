@@ -102,7 +102,7 @@ func quick() *sarama.Config {
 }
 
 func quickConfig() kafkabus.Config {
-	var cfg kafkabus.Config
+	cfg := kafkabus.Config{Drain: 200 * time.Millisecond} // many tests leave messages unacked
 	cfg.Subscriber.OverwriteSaramaConfig = quick()
 	return cfg
 }

@@ -80,7 +80,9 @@ func produceInTransaction(t *testing.T, brokers []string, topic, id string) {
 
 func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
-		bus := open(t, brokers, quickConfig())
+		cfg := quickConfig()
+		cfg.Drain = 5 * time.Second
+		bus := open(t, brokers, cfg)
 		name, group := topic(t, bus, 2), watermill.NewShortUUID()
 		var msgs []*message.Message
 		for i := range 40 {
@@ -153,7 +155,8 @@ func TestRule6_TheDrainIsBounded(t *testing.T) {
 
 func TestWhatNobodyHasReadIsNotWaitedFor(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
-		cfg := quickConfig() // would wait for 5 s
+		cfg := quickConfig()
+		cfg.Drain = 5 * time.Second
 		bus := open(t, brokers, cfg)
 		name, group := topic(t, bus, 1), watermill.NewShortUUID()
 		publish(t, bus, name, keyed("k", numbered(20)...)...)
@@ -164,7 +167,9 @@ func TestWhatNobodyHasReadIsNotWaitedFor(t *testing.T) {
 		if took := time.Since(start); took > 4*time.Second {
 			t.Fatalf("Close took %v", took)
 		}
-		wantIDs(t, read(t, subscribe(t, subscriber(t, bus, group), name), 19), numbered(20)[1:]...)
+		rest := read(t, subscribe(t, subscriber(t, bus, group), name), 19)
+		wantIDs(t, rest, numbered(20)[1:]...)
+		ack(rest...)
 	})
 }
 

@@ -91,22 +91,22 @@ func (k *keeper) group(t *testing.T, group string) (message.Publisher, message.S
 	return k, sub
 }
 
-func universal(t *testing.T, cfg localbus.Config, ordered bool) {
+func universal(t *testing.T, cfg localbus.Config, ordered, short bool) {
 	k := newKeeper(t, cfg)
 	// ConsumerGroups is off because that test reads with one group after the other, and here publishers
 	// hand over only while all groups are there. The tests of this package cover groups.
-	features := tests.Features{Persistent: true, GuaranteedOrder: ordered, ForceShort: testing.Short()}
+	features := tests.Features{Persistent: true, GuaranteedOrder: ordered, ForceShort: short}
 	tests.TestPubSub(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return k.group(t, "test") }, k.group)
 }
 
 func TestWatermillSuite(t *testing.T) {
 	t.Parallel()
-	universal(t, localbus.Config{}, false)
+	universal(t, localbus.Config{}, false, testing.Short())
 }
 
 // With a window of one on one partition the suite's strict order holds: the next message only after the ack.
 func TestWatermillSuiteStrictOrder(t *testing.T) {
 	t.Parallel()
-	universal(t, localbus.Config{Window: 1, Partitions: 1}, true)
+	universal(t, localbus.Config{Window: 1, Partitions: 1}, true, true)
 }
