@@ -99,7 +99,7 @@ func (k *stack) do(t *testing.T, fn func(context.Context) error) {
 // await polls a query until it is satisfied.
 func (k *stack) await(t *testing.T, what string, done func(*gorm.DB) bool) {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(60 * time.Second)
 	for {
 		ok := false
 		k.do(t, func(ctx context.Context) error { ok = done(uow.DB(ctx)); return nil })
@@ -147,7 +147,7 @@ func TestIntegrationEffectsHappenOnceInKeyOrder(t *testing.T) {
 		return uow.DB(ctx).Create(&line{Key: "event", Text: e.Order}).Error
 	})
 	k.run()
-	const total = 600
+	const total = 300
 	for from := 0; from < total; from += 100 {
 		k.do(t, func(ctx context.Context) error {
 			for i := from; i < from+100; i++ {

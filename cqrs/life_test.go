@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -213,16 +214,17 @@ func TestRule12_AnOpenBreakerPausesOneTypeAndConsumesNoAttempt(t *testing.T) {
 		cfg := b.config()
 		cfg.Lanes = 1
 		s := newService(t, b, catalog(), cfg)
-		calls, notes := 0, 0
-		open := true
+		var calls atomic.Int64
+		var open atomic.Bool
+		open.Store(true)
 		cqrs.Handle(s.p, func(context.Context, place) (receipt, error) {
-			calls++
-			if open {
+			calls.Add(1)
+			if open.Load() {
 				return receipt{}, fmt.Errorf("charge: %w", breakerOpen{})
 			}
 			return receipt{}, nil
 		})
-		cqrs.On(s.p, func(context.Context, note) error { notes++; return nil })
+		cqrs.On(s.p, func(context.Context, note) error { return nil })
 		s.run()
 		synctest.Wait()
 		for i := range 50 {
@@ -230,15 +232,15 @@ func TestRule12_AnOpenBreakerPausesOneTypeAndConsumesNoAttempt(t *testing.T) {
 				noteMsg(fmt.Sprint("n", i), fmt.Sprint("o", i), ""))
 			synctest.Wait()
 		}
-		if calls != 1 {
-			t.Errorf("%d calls while the breaker is open, want 1", calls)
+		if n := calls.Load(); n != 1 {
+			t.Errorf("%d calls while the breaker is open, want 1", n)
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if calls > 20 {
-			t.Errorf("%d calls in 5 minutes of open breaker", calls)
+		if n := calls.Load(); n > 20 {
+			t.Errorf("%d calls in 5 minutes of open breaker", n)
 		}
-		open = false
+		open.Store(false)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		if st := s.p.Stats(); st.Failed != 0 || st.Dead != 0 || st.Handled != 100 {

@@ -18,7 +18,7 @@ import (
 // ProcessorConfig configures a [Processor]. The zero value works: Execute without a transaction.
 type ProcessorConfig struct {
 	// Subscribe makes the subscriber of a group. Ours deliver many unacknowledged messages; with any other the
-	// processor works too, one message at a time. nil: no intake, only Execute.
+	// processor works too, one message at a time. Run closes what it returns. nil: no intake, only Execute.
 	Subscribe     func(group string) (message.Subscriber, error)
 	UnitOfWork    UnitOfWork                     // nil: handlers run without a transaction
 	InTransaction func(ctx context.Context) bool // uow.In; nil: only transactions of this package are noticed
@@ -160,6 +160,8 @@ type Processor struct {
 	requests atomic.Pointer[map[reflect.Type]*handler] // copied on write, read by every Execute
 	current  atomic.Pointer[runner]                    // nil unless Run runs
 	started  atomic.Bool
+	ready    chan struct{}
+	once     sync.Once // closes ready
 	locks    keyLocks
 	calls    calls
 	gates    gates
@@ -177,12 +179,16 @@ func NewProcessor(group string, s *Sender, cfg ProcessorConfig) (*Processor, err
 	}
 	p := &Processor{
 		group: group, sender: s, cfg: cfg.withDefaults(),
-		types: map[reflect.Type][]*handler{},
+		types: map[reflect.Type][]*handler{}, ready: make(chan struct{}),
 	}
 	p.log = p.cfg.Logger.With("group", group)
 	p.requests.Store(&map[reflect.Type]*handler{})
 	return p, nil
 }
+
+// Running returns a channel that is closed once Run has subscribed for the first time: from then on messages are
+// taken in, and [Call] works.
+func (p *Processor) Running() <-chan struct{} { return p.ready }
 
 // Group returns the consumer group's name.
 func (p *Processor) Group() string { return p.group }

@@ -43,6 +43,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	}
 	defer p.current.Store(nil)
 	if r.sub == nil {
+		p.once.Do(func() { close(p.ready) })
 		<-ctx.Done()
 		return nil
 	}
@@ -129,6 +130,7 @@ func (r *runner) run(ctx context.Context) error {
 		sources.Go(r.drainParked)
 	}
 	calls := r.p.calls.serve(r)
+	r.p.once.Do(func() { close(r.p.ready) })
 
 	select {
 	case <-ctx.Done():
