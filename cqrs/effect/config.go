@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -29,6 +30,11 @@ type Config struct {
 	Timeout time.Duration
 	// Backlog bounds the intents that wait in memory, for each effect; more wait in the store. 0 means 4096.
 	Backlog int
+	// Owner names the runner in the store. "" means a name that nobody else has. A runner with the name of one that
+	// was killed takes its intents over at once instead of waiting until the lease has ended, so give a single
+	// instance (a service on a SQLite file) its stable name, and never run two runners with one name on one
+	// database at a time. At most 60 bytes, without #.
+	Owner string
 	// Lease is how long the intents of a runner that has died stay untouched. 0 means 30 s. It is renewed
 	// every third of it.
 	Lease time.Duration
@@ -61,6 +67,10 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf("effect: Config.%s is %v, it may not be negative", name, d))
 		}
 	}
+	if len(c.Owner) > maxOwner || strings.Contains(c.Owner, ownerMark) {
+		faults = append(faults, fmt.Errorf("effect: Config.Owner is %q, at most %d bytes without %s are needed",
+			c.Owner, maxOwner, ownerMark))
+	}
 	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease {
 		faults = append(faults, fmt.Errorf("effect: Config.Lease is %v, at least %v is needed", c.Lease, minLease))
 	}
@@ -71,7 +81,11 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-const minLease = time.Second
+const (
+	minLease  = time.Second
+	maxOwner  = 60
+	ownerMark = "#" // between an owner's name and its incarnation
+)
 
 func (c Config) withDefaults() Config {
 	if c.Concurrency == 0 {

@@ -165,5 +165,8 @@ func asked(err error) error {
 	return &askError{err}
 }
 
+// Error says that it was the question that failed.
 func (e *askError) Error() string { return "effect: ask: " + e.err.Error() }
+
+// Unwrap returns the question's error.
 func (e *askError) Unwrap() error { return e.err }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,6 +159,12 @@ func (m *memory) Beat(_ context.Context, owner string, lease time.Duration) erro
 	case known && !until.After(now):
 		return effect.ErrLost
 	default:
+		name, _, _ := strings.Cut(owner, "#")
+		for other := range m.owners {
+			if name != "" && strings.HasPrefix(other, name+"#") {
+				delete(m.owners, other)
+			}
+		}
 		m.owners[owner] = now.Add(lease)
 	}
 	return nil

@@ -2,13 +2,13 @@ package effect
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/surge-go/surge/cqrs"
 )
 
@@ -186,7 +186,7 @@ func (r *Runner) keepBeating(ctx context.Context) {
 	owner := ""
 	for {
 		if owner == "" {
-			owner = uuid.NewString()
+			owner = r.cfg.Owner + ownerMark + rand.Text()
 		}
 		began := time.Now()
 		err := r.store.Beat(ctx, owner, r.cfg.Lease)

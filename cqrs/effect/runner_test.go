@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,400 +15,6 @@ import (
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/effect"
 )
-
-type pay struct {
-	cqrs.Returns[receipt]
-	ID    string
-	Cents int
-}
-
-type receipt struct{ Ref string }
-
-type charge struct{ Cents int }
-
-type approval struct{ Ref string }
-
-// A provider that treats equal keys as one request.
-type provider struct {
-	mu      sync.Mutex
-	charged map[string]int // by key
-	calls   []string       // "call k" and "ask k"
-	during  int            // calls under way
-	most    int
-	// answer decides what a caller sees of the nth call, after the charge. nil: the approval.
-	answer func(n int, key string) error
-	before func(n int, key string) error // turns a call away before it has an effect
-	takes  time.Duration
-}
-
-func (p *provider) call(ctx context.Context, key string, c charge) (approval, error) {
-	if inTx(ctx) {
-		return approval{}, errors.New("called inside a transaction")
-	}
-	n := p.enter("call " + key)
-	defer p.leave()
-	if p.takes > 0 {
-		select {
-		case <-time.After(p.takes):
-		case <-ctx.Done():
-			return approval{}, ctx.Err()
-		}
-	}
-	if p.before != nil {
-		if err := p.before(n, key); err != nil {
-			return approval{}, err
-		}
-	}
-	p.mu.Lock()
-	p.charged[key] = c.Cents
-	p.mu.Unlock()
-	if p.answer != nil {
-		if err := p.answer(n, key); err != nil {
-			return approval{}, err
-		}
-	}
-	return approval{"ref-" + key}, nil
-}
-
-func (p *provider) ask(_ context.Context, key string, _ charge) (approval, error) {
-	p.enter("ask " + key)
-	defer p.leave()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.charged[key] == 0 {
-		return approval{}, effect.ErrNotSeen
-	}
-	return approval{"ref-" + key}, nil
-}
-
-func (p *provider) enter(what string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.calls = append(p.calls, what)
-	p.during++
-	p.most = max(p.most, p.during)
-	return len(p.calls)
-}
-
-func (p *provider) leave() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.during--
-}
-
-func (p *provider) log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.calls, ", ")
-}
-
-// A world is a store, a provider, and what was replied and applied.
-type world struct {
-	t        *testing.T
-	store    *memory
-	provider *provider
-
-	mu      sync.Mutex
-	replies map[string]string
-	applied []string
-}
-
-func newWorld(t *testing.T) *world {
-	return &world{t: t, store: newMemory(), provider: &provider{charged: map[string]int{}}, replies: map[string]string{}}
-}
-
-func (w *world) reply(ctx context.Context, env cqrs.Envelope, result any, err error) error {
-	if !inTx(ctx) {
-		return errors.New("replied outside of a transaction")
-	}
-	if in, _ := cqrs.EnvelopeOf(ctx); in.Correlation != env.Correlation {
-		return fmt.Errorf("replied in the context of %+v", in)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if old, twice := w.replies[env.ID]; twice {
-		w.t.Errorf("a second reply to %s, after %s", env.ID, old)
-	}
-	w.replies[env.ID] = fmt.Sprint(result, err)
-	return nil
-}
-
-func (w *world) effect() effect.Effect[pay, receipt, charge, approval] {
-	return effect.Effect[pay, receipt, charge, approval]{
-		Name: "pay",
-		Intent: func(_ context.Context, c pay) (string, charge, error) {
-			if c.Cents <= 0 {
-				return "", charge{}, cqrs.Reject("amount", errors.New("nothing to pay"))
-			}
-			return "key-" + c.ID, charge{c.Cents}, nil
-		},
-		Call: w.provider.call,
-		Settle: func(ctx context.Context, c pay, i charge, o approval) (receipt, error) {
-			if !inTx(ctx) || i.Cents != c.Cents {
-				return receipt{}, fmt.Errorf("settled with %v outside of a transaction", i)
-			}
-			w.apply("paid " + c.ID)
-			return receipt{o.Ref}, nil
-		},
-		Refuse: func(_ context.Context, c pay, _ charge, no *cqrs.Rejection) error {
-			w.apply("refused " + c.ID + " " + no.Code)
-			return nil
-		},
-	}
-}
-
-func (w *world) apply(what string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.applied = append(w.applied, what)
-}
-
-type handler = func(context.Context, pay) (receipt, error)
-
-// start runs a runner until the returned function is called.
-func (w *world) start(cfg effect.Config, e effect.Effect[pay, receipt, charge, approval]) (handler, func()) {
-	if testing.Verbose() {
-		cfg.Logger = slog.Default()
-	}
-	r := effect.NewWith(w.reply, w.store, cfg)
-	h := effect.Handler(r, e)
-	ctx, cancel := context.WithCancel(w.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	synctest.Wait()
-	return h, func() {
-		w.t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Errorf("Run = %v", err)
-		}
-	}
-}
-
-// send runs the handler as a processor would.
-func (w *world) send(h handler, id string, cents int) error {
-	env := cqrs.Envelope{ID: id, Correlation: "c-" + id, Type: "pay", ReplyTo: "x.replies"}
-	err := w.store.do(cqrs.WithEnvelope(w.t.Context(), env), func(ctx context.Context) error {
-		if _, err := h(ctx, pay{ID: id, Cents: cents}); !errors.Is(err, cqrs.ErrDeferred) {
-			return err
-		}
-		return nil
-	})
-	return err
-}
-
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) wantReply(id, want string) {
-	w.t.Helper()
-	synctest.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if got := w.replies[id]; got != want {
-		w.t.Errorf("the reply to %s is %q, want %q", id, got, want)
-	}
-}
-
-func (w *world) wantCalls(want string) {
-	w.t.Helper()
-	synctest.Wait()
-	if got := w.provider.log(); got != want {
-		w.t.Errorf("calls %q, want %q", got, want)
-	}
-}
-
-func (w *world) wantState(open, parked int) {
-	w.t.Helper()
-	synctest.Wait()
-	if o, p := w.store.state(); o != open || p != parked {
-		w.t.Errorf("%d open and %d parked, want %d and %d", o, p, open, parked)
-	}
-}
-
-func TestRule28_TheCallIsMadeAfterTheCommitAndAnsweredInAnother(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		h, stop := w.start(effect.Config{}, w.effect())
-		defer stop()
-		err := w.store.do(t.Context(), func(ctx context.Context) error {
-			if _, err := h(ctx, pay{ID: "1", Cents: 5}); !errors.Is(err, cqrs.ErrDeferred) {
-				return fmt.Errorf("the handler returned %w", err)
-			}
-			w.wantCalls("")
-			return errors.New("undone")
-		})
-		if err == nil || err.Error() != "undone" {
-			t.Fatal(err)
-		}
-		w.wantCalls("")
-		w.must(w.send(h, "2", 7))
-		w.wantCalls("call key-2")
-		w.wantReply("2", "{ref-key-2} <nil>")
-		w.wantState(0, 0)
-		if !slices.Equal(w.applied, []string{"paid 2"}) {
-			t.Errorf("applied %q", w.applied)
-		}
-	})
-}
-
-func TestRule28_IntentMayRefuse(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		h, stop := w.start(effect.Config{}, w.effect())
-		defer stop()
-		if err := w.send(h, "1", 0); cqrs.AsRejection(err) == nil {
-			t.Fatalf("err = %v", err)
-		}
-		w.wantCalls("")
-		w.wantState(0, 0)
-	})
-}
-
-// Without a runner intents wait; the next one carries them out without asking, since nobody had called.
-func TestRule28_IntentsWaitForARunner(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		e := w.effect()
-		e.Ask = w.provider.ask
-		idle := effect.Handler(effect.NewWith(w.reply, w.store, effect.Config{}), e)
-		w.must(w.send(idle, "1", 5))
-		w.wantState(1, 0)
-		_, stop := w.start(effect.Config{}, e)
-		defer stop()
-		w.wantCalls("call key-1")
-		w.wantReply("1", "{ref-key-1} <nil>")
-	})
-}
-
-func TestRule28_InDoubtIsAskedAboutFirst(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.provider.answer = func(n int, _ string) error {
-			if n == 1 {
-				return context.DeadlineExceeded // charged, but the answer is lost
-			}
-			return nil
-		}
-		e := w.effect()
-		e.Ask = w.provider.ask
-		h, stop := w.start(effect.Config{}, e)
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		w.wantState(1, 0)
-		time.Sleep(time.Second)
-		w.wantCalls("call key-1, ask key-1")
-		w.wantReply("1", "{ref-key-1} <nil>")
-	})
-}
-
-func TestRule28_NotSeenIsSentUnderTheSameKey(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.provider.before = func(n int, _ string) error {
-			if n == 1 {
-				return errors.New("connection reset")
-			}
-			return nil
-		}
-		e := w.effect()
-		e.Ask = w.provider.ask
-		h, stop := w.start(effect.Config{}, e)
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		time.Sleep(time.Second)
-		w.wantCalls("call key-1, ask key-1, call key-1")
-		w.wantReply("1", "{ref-key-1} <nil>")
-	})
-}
-
-func TestRule28_ProvidersThatCannotBeAskedGetTheSameKeyAgain(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.provider.answer = func(n int, _ string) error {
-			if n < 4 {
-				return errors.New("lost")
-			}
-			return nil
-		}
-		h, stop := w.start(effect.Config{}, w.effect())
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		time.Sleep(10 * time.Second)
-		w.wantCalls("call key-1, call key-1, call key-1, call key-1")
-		w.wantReply("1", "{ref-key-1} <nil>")
-	})
-}
-
-// A question that fails says nothing about the call, even if the question itself was certainly not executed.
-func TestRule28_AFailedQuestionLeavesTheDoubt(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		asked := 0
-		w.provider.answer = func(int, string) error { return errors.New("lost") }
-		e := w.effect()
-		e.Ask = func(ctx context.Context, key string, c charge) (approval, error) {
-			if asked++; asked < 3 {
-				return approval{}, cqrs.ErrNotExecuted
-			}
-			return w.provider.ask(ctx, key, c)
-		}
-		h, stop := w.start(effect.Config{}, e)
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		time.Sleep(10 * time.Second)
-		w.wantCalls("call key-1, ask key-1")
-		w.wantReply("1", "{ref-key-1} <nil>")
-	})
-}
-
-func TestRule28_NeverPastWhatTheProviderRemembers(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.provider.before = func(int, string) error { return errors.New("down") }
-		e := w.effect()
-		e.Keep = 10 * time.Second
-		h, stop := w.start(effect.Config{MaxBackoff: 3 * time.Second}, e)
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		calls := w.provider.log()
-		if strings.Count(calls, "call") < 4 {
-			t.Errorf("calls %q", calls)
-		}
-		time.Sleep(time.Hour)
-		w.wantCalls(calls)
-		w.wantState(0, 1)
-		w.wantReply("1", "")
-	})
-}
-
-func TestRule28_AttemptsAreBounded(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.provider.before = func(int, string) error { return errors.New("down") }
-		h, stop := w.start(effect.Config{Attempts: 3}, w.effect())
-		defer stop()
-		w.must(w.send(h, "1", 5))
-		time.Sleep(time.Hour)
-		w.wantCalls("call key-1, call key-1, call key-1")
-		w.wantState(0, 1)
-	})
-}
 
 // refusal is what an open breaker returns.
 type refusal struct{ after time.Duration }
@@ -652,6 +257,28 @@ func TestRule34_AnotherRunnerTakesOverAfterTheLease(t *testing.T) {
 	})
 }
 
+// A runner with a name of its own takes its intents over at once when it starts again.
+func TestRule34_ARunnerSucceedsItselfAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		e.Ask = w.provider.ask
+		e.Timeout = time.Second
+		w.provider.takes = time.Hour
+		h, stop := w.start(effect.Config{Owner: "payments", Lease: time.Hour}, e)
+		w.must(w.send(h, "1", 5))
+		w.store.set(errors.New("gone"), nil)
+		stop()
+		w.provider.takes = 0
+		w.store.set(nil, nil)
+		_, stop = w.start(effect.Config{Owner: "payments"}, e)
+		defer stop()
+		w.wantCalls("call key-1, ask key-1, call key-1")
+		w.wantReply("1", "{ref-key-1} <nil>")
+	})
+}
+
 // While a runner cannot renew its lease it starts no calls: somebody else may hold its intents.
 func TestRule34_NoLeaseNoCalls(t *testing.T) {
 	t.Parallel()
@@ -728,7 +355,9 @@ func TestRegistrationFaults(t *testing.T) {
 	effect.Handler(r, w.effect())
 	effect.Handler(r, effect.Effect[pay, receipt, charge, approval]{Name: "empty", Keep: -1})
 	err := r.Run(t.Context())
-	for _, want := range []string{`"pay" is registered twice`, "Effect.Call is nil", "Effect.Settle is nil", "Keep is -1ns"} {
+	for _, want := range []string{
+		`"pay" is registered twice`, "Effect.Call is nil", "Effect.Settle is nil", "Keep is -1ns",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Run = %v, want %q", err, want)
 		}
@@ -737,8 +366,10 @@ func TestRegistrationFaults(t *testing.T) {
 
 func TestConfigFaults(t *testing.T) {
 	t.Parallel()
-	err := effect.Config{Concurrency: -1, Lease: 1, MinBackoff: time.Hour, Poll: -1}.Validate()
-	for _, want := range []string{"Concurrency is -1", "Lease is 1ns", "MinBackoff is 1h0m0s", "Poll is -1ns"} {
+	err := effect.Config{Concurrency: -1, Lease: 1, MinBackoff: time.Hour, Poll: -1, Owner: "a#b"}.Validate()
+	for _, want := range []string{
+		"Concurrency is -1", "Lease is 1ns", "MinBackoff is 1h0m0s", "Poll is -1ns", `Owner is "a#b"`,
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v, want %q", err, want)
 		}

@@ -53,6 +53,7 @@ type Store interface {
 	// Postpone gives an intent back, or parks it, unless the owner does not hold it any more: then ErrLost.
 	Postpone(ctx context.Context, rec *Record, p Postponement) error
 	// Beat keeps owner alive for lease. It returns ErrLost if an earlier lease of the owner has run out.
-	// A lease of 0 or less ends the owner and gives back all that it holds.
+	// An owner is name#incarnation, at most 100 bytes: its first beat ends the leases of the other incarnations
+	// of the name, unless the name is empty. A lease of 0 or less ends the owner and gives back all that it holds.
 	Beat(ctx context.Context, owner string, lease time.Duration) error
 }

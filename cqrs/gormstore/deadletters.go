@@ -96,7 +96,8 @@ func dieAgain(tx *gorm.DB) string {
 	if mysql {
 		return " ON DUPLICATE KEY UPDATE " + strings.Join(set, ",")
 	}
-	return " ON CONFLICT (grp,id) DO UPDATE SET " + strings.Join(set, ",") + " WHERE cqrs_dead.state='" + StateReplaying + "'"
+	return " ON CONFLICT (grp,id) DO UPDATE SET " + strings.Join(set, ",") +
+		" WHERE cqrs_dead.state='" + StateReplaying + "'"
 }
 
 // Get returns the letters that are there.

@@ -185,15 +185,15 @@ func (e *Effects) Postpone(ctx context.Context, rec *effect.Record, p effect.Pos
 
 const maxError = 2000 // bytes of an error's text that are kept
 
-// Beat keeps owner alive for lease, or ends it. Owners that died an hour ago are forgotten on the way.
+// Beat keeps owner alive for lease, or ends it.
 func (e *Effects) Beat(ctx context.Context, owner string, lease time.Duration) error {
 	return in(ctx, e.work, func(_ context.Context, tx *gorm.DB) error {
 		if lease <= 0 {
 			return e.giveBack(tx, owner)
 		}
 		now := nowOn(tx)
-		n, err := exec(tx, "renew the lease", "UPDATE cqrs_effect_owners SET expires_at="+now+"+? WHERE owner=? AND expires_at>"+
-			now, lease.Microseconds(), owner)
+		n, err := exec(tx, "renew the lease", "UPDATE cqrs_effect_owners SET expires_at="+now+"+?"+
+			" WHERE owner=? AND expires_at>"+now, lease.Microseconds(), owner)
 		if err != nil || n > 0 {
 			return err
 		}
@@ -204,14 +204,26 @@ func (e *Effects) Beat(ctx context.Context, owner string, lease time.Duration) e
 		if len(known) > 0 {
 			return effect.ErrLost
 		}
-		if _, err := exec(tx, "forget owners", "DELETE FROM cqrs_effect_owners WHERE expires_at<"+now+"-?",
-			time.Hour.Microseconds()); err != nil {
+		if err := forget(tx, owner); err != nil {
 			return err
 		}
 		_, err = exec(tx, "begin a lease", "INSERT INTO cqrs_effect_owners (owner,expires_at) VALUES (?,"+now+"+?)",
 			owner, lease.Microseconds())
 		return err
 	})
+}
+
+// forget ends earlier incarnations of the owner, and owners that died an hour ago.
+func forget(tx *gorm.DB, owner string) error {
+	_, err := exec(tx, "forget owners", "DELETE FROM cqrs_effect_owners WHERE expires_at<"+nowOn(tx)+"-?",
+		time.Hour.Microseconds())
+	name, _, _ := strings.Cut(owner, "#")
+	if err != nil || name == "" {
+		return err
+	}
+	_, err = exec(tx, "end earlier incarnations", "DELETE FROM cqrs_effect_owners WHERE owner LIKE ? ESCAPE '!'",
+		likeEscape.Replace(name)+"#%")
+	return err
 }
 
 func (e *Effects) giveBack(tx *gorm.DB, owner string) error {

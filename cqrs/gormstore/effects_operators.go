@@ -75,7 +75,9 @@ func (e *Effects) Discard(ctx context.Context, ids []string) (int, error) {
 	})
 }
 
-func (e *Effects) act(ctx context.Context, action string, ids []string, fn func(*gorm.DB, []string) error) (int, error) {
+func (e *Effects) act(
+	ctx context.Context, action string, ids []string, fn func(tx *gorm.DB, ids []string) error,
+) (int, error) {
 	if _, err := actorOf(ctx); err != nil {
 		return 0, err
 	}
@@ -121,7 +123,8 @@ func (e *Effects) Stats(ctx context.Context) (EffectStats, error) {
 		rows, err := query[struct {
 			Parked   bool
 			N, Since int64
-		}](tx, "count effects", "SELECT parked, COUNT(*) AS n, "+now+"-MIN(created_at) AS since FROM cqrs_effects GROUP BY parked")
+		}](tx, "count effects", "SELECT parked, COUNT(*) AS n, "+now+"-MIN(created_at) AS since"+
+			" FROM cqrs_effects GROUP BY parked")
 		stats = EffectStats{}
 		for _, r := range rows {
 			if r.Parked {

@@ -143,6 +143,26 @@ func TestRule34_OnlyWhatNoLiveOwnerHoldsIsClaimed(t *testing.T) {
 	})
 }
 
+// A runner that starts again under its name does not wait for the lease of the run that was killed.
+func TestRule34_AnOwnerSucceedsItself(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		e := effects(t, f)
+		for _, owner := range []string{"pay%#1", "payments#1", "#1"} {
+			must(t, e.Beat(t.Context(), owner, time.Hour))
+			add(t, f, e, intent(owner, owner))
+		}
+		must(t, e.Beat(t.Context(), "pay%#2", time.Hour))
+		must(t, e.Beat(t.Context(), "#2", time.Hour))
+		if got := claim(t, e, "pay%#2", 10); names(got) != "pay%#1" || !got[0].Doubt {
+			t.Fatalf("claimed %+v", got)
+		}
+		if err := e.Settle(t.Context(), intent("pay%#1", "pay%#1"), nil); !errors.Is(err, effect.ErrLost) {
+			t.Fatalf("the killed run settles: %v", err)
+		}
+	})
+}
+
 func TestRule28_SettleIsCompareAndSet(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, f *fixture) {
@@ -252,7 +272,8 @@ func TestRule28_OperatorsSeeAndFreeWhatIsParked(t *testing.T) {
 		if !strings.Contains(names(got), "2") || got[0].Keep < 59*time.Minute {
 			t.Fatalf("claimed %+v", got)
 		}
-		want := "effect capture 2 retry ada the provider answers again;effect capture 3 discard ada the provider answers again;"
+		want := "effect capture 2 retry ada the provider answers again;" +
+			"effect capture 3 discard ada the provider answers again;"
 		if got := audit(t, f); got != want {
 			t.Fatalf("log %q", got)
 		}

@@ -183,7 +183,8 @@ func TestRule04_RescheduleEndsTheLease(t *testing.T) {
 		leased[0].Payload = []byte("edited")
 		must(t, f.reschedule(t, leased...))
 		again := f.lease(t, 1, time.Hour)
-		if idsOf(again) != "m1" || again[0].Attempt != 2 || string(again[0].Payload) != "edited" || len(again[0].Failures) != 2 {
+		if idsOf(again) != "m1" || again[0].Attempt != 2 || string(again[0].Payload) != "edited" ||
+			len(again[0].Failures) != 2 {
 			t.Fatalf("leased %+v", again)
 		}
 		again[0].Delay = time.Hour

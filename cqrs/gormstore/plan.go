@@ -57,7 +57,8 @@ func newPlan(tx *gorm.DB, model any) (*plan, error) {
 func (p *plan) check(s *schema.Schema) error {
 	var faults []error
 	if len(s.PrimaryFields) != 1 {
-		faults = append(faults, fmt.Errorf("%s needs exactly one primary key column, it has %d", s.Name, len(s.PrimaryFields)))
+		faults = append(faults, fmt.Errorf("%s needs exactly one primary key column, it has %d",
+			s.Name, len(s.PrimaryFields)))
 	}
 	p.version = s.FieldsByDBName["version"]
 	if p.version == nil || p.version.FieldType.Kind() != reflect.Int64 {

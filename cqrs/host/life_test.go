@@ -110,7 +110,8 @@ func TestAFailingPartStopsTheService(t *testing.T) {
 		part(func(context.Context) error { return errBoom }),
 	)
 	err := svc.Run(t.Context())
-	if !errors.Is(err, errBoom) || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "part 3 of orders") || !stopped {
+	if !errors.Is(err, errBoom) || errors.Is(err, context.Canceled) || !stopped ||
+		!strings.Contains(err.Error(), "part 3 of orders") {
 		t.Fatalf("Run = %v, stopped %v", err, stopped)
 	}
 }

@@ -120,7 +120,8 @@ func (s *Service) wire(c *cqrs.Catalog) (err error) {
 	}
 	s.inbox = idempotency.NewInbox(s.cfg.Inbox)
 	s.Parking = gormstore.NewParking()
-	if s.DeadLetters, err = gormstore.NewDeadLetters(s.Work, gormstore.DeadLettersConfig{Validate: decodable(c)}); err != nil {
+	letters := gormstore.DeadLettersConfig{Validate: decodable(c)}
+	if s.DeadLetters, err = gormstore.NewDeadLetters(s.Work, letters); err != nil {
 		return err
 	}
 	if s.Effects, err = gormstore.NewEffects(s.Work); err != nil {

@@ -57,7 +57,7 @@ CREATE TABLE cqrs_effects (
 	id         VARCHAR(40)  NOT NULL PRIMARY KEY,
 	name       VARCHAR(200) NOT NULL,
 	effect_key VARCHAR(255) NOT NULL,
-	owner      VARCHAR(40)  NOT NULL,
+	owner      VARCHAR(100) NOT NULL,
 	parked     BOOLEAN      NOT NULL DEFAULT FALSE,
 	doubt      BOOLEAN      NOT NULL,
 	attempts   INTEGER      NOT NULL DEFAULT 0,
@@ -72,6 +72,6 @@ CREATE TABLE cqrs_effects (
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE cqrs_effect_owners (
-	owner      VARCHAR(40) NOT NULL PRIMARY KEY,
+	owner      VARCHAR(100)NOT NULL PRIMARY KEY,
 	expires_at BIGINT      NOT NULL
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

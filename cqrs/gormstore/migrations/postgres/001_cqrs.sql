@@ -62,7 +62,7 @@ CREATE TABLE cqrs_effects (
 	id         VARCHAR(40)  PRIMARY KEY,
 	name       VARCHAR(200) NOT NULL,
 	effect_key VARCHAR(255) NOT NULL,
-	owner      VARCHAR(40)  NOT NULL,
+	owner      VARCHAR(100) NOT NULL,
 	parked     BOOLEAN      NOT NULL DEFAULT FALSE,
 	doubt      BOOLEAN      NOT NULL,
 	attempts   INTEGER      NOT NULL DEFAULT 0,
@@ -80,6 +80,6 @@ CREATE INDEX cqrs_effects_due ON cqrs_effects (due_at) WHERE NOT parked;
 CREATE INDEX cqrs_effects_parked ON cqrs_effects (id) WHERE parked;
 
 CREATE TABLE cqrs_effect_owners (
-	owner      VARCHAR(40) PRIMARY KEY,
+	owner      VARCHAR(100)PRIMARY KEY,
 	expires_at BIGINT      NOT NULL
 );
