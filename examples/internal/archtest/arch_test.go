@@ -29,6 +29,7 @@ var walls = []struct {
 	{"outbox", []string{"outbox/uow", "outbox/internal/..."}},
 
 	{"idempotency/idempotencytest", []string{"idempotency", "outbox/uow"}},
+	{"idempotency/internal/testdb", []string{"idempotency", "outbox/uow"}}, // for tests
 	{"idempotency/internal/...", []string{"outbox/uow"}},
 	{"idempotency", []string{"outbox/uow", "idempotency/internal/..."}},
 
@@ -48,6 +49,7 @@ var walls = []struct {
 
 	{"saga/sagatest", []string{"saga", "saga/internal/...", "cqrs", "outbox/uow"}},
 	{"saga/operator", []string{"saga", "saga/internal/...", "cqrs", "outbox/uow"}},
+	{"saga/internal/fulfil", []string{"cqrs", "saga"}}, // for tests
 	{"saga/internal/...", []string{"cqrs", "outbox/uow", "saga/internal/..."}},
 	{"saga", []string{"cqrs", "outbox/uow", "saga/internal/..."}},
 
