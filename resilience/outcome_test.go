@@ -94,3 +94,34 @@ func TestAnEndedContextIsNotExecuted(t *testing.T) {
 		t.Errorf("got %v (%v)", err, resilience.OutcomeOf(err))
 	}
 }
+
+func TestErrorsAndOutcomesReadWell(t *testing.T) {
+	t.Parallel()
+	down, gone := errors.New("down"), errors.New("gone")
+	for want, got := range map[string]fmt.Stringer{
+		"ok": resilience.OK, "not executed": resilience.NotExecuted, "failed": resilience.Failed,
+		"in doubt": resilience.InDoubt, "closed": resilience.Closed, "half-open": resilience.HalfOpen,
+		"open": resilience.Open,
+	} {
+		if got.String() != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for want, err := range map[string]error{
+		"resilience: pay: breaker: open": &resilience.RejectedError{Pipeline: "pay", Policy: "breaker", Reason: "open"},
+		"resilience: 2 tries (no tries left): down; gone": &resilience.RetryError{
+			Errs: []error{down, gone}, Stopped: "no tries left",
+		},
+		"resilience: 2 hedged tries: down; gone":          &resilience.HedgeError{Errs: []error{down, gone}},
+		"resilience: fallback: gone, after: down":         &resilience.FallbackError{Call: down, Fallback: gone},
+		"resilience: http status 503 Service Unavailable": &resilience.StatusError{Code: 503},
+		"down": resilience.WithOutcome(down, resilience.Failed),
+	} {
+		if err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+	if resilience.WithOutcome(nil, resilience.Failed) != nil {
+		t.Error("no error was marked, and became one")
+	}
+}

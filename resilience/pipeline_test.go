@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -131,11 +132,11 @@ func everything(t *testing.T) *resilience.Pipeline {
 		resilience.Fallback(func(_ context.Context, err error) (int, error) { return -1, err }),
 		resilience.Timeout(time.Minute),
 		resilience.RateLimit(1e6, 1e6),
-		resilience.Bulkhead(100, 10*time.Second),
+		resilience.Bulkhead(500, 10*time.Second), // as many may wait
 		resilience.Hedge(time.Second, 2),
 		resilience.Retry(resilience.RetryConfig{Min: time.Microsecond, Max: time.Millisecond}),
 		resilience.AdaptiveThrottle(1000),
-		resilience.AdaptiveLimit(100, 1000),
+		resilience.AdaptiveLimit(1000, 2000),
 		resilience.NewBreaker(resilience.BreakerConfig{Consecutive: -1, FailureRatio: 0.9}),
 		resilience.Timeout(10*time.Second))
 }
@@ -168,6 +169,19 @@ func TestPipelineUnderAThousandGoroutines(t *testing.T) {
 	wg.Wait()
 	if answered.Load() < 800 {
 		t.Errorf("%d calls of 1000 were answered", answered.Load())
+	}
+}
+
+func TestCopyHasTheSamePoliciesAndAStateOfItsOwn(t *testing.T) {
+	t.Parallel()
+	p := everything(t)
+	c := p.Copy("copy")
+	if got, want := c.Policies(), p.Policies(); !slices.Equal(got, want) || c.Name() != "copy" {
+		t.Errorf("%s has %v, want %v", c.Name(), got, want)
+	}
+	p.ForceOpen()
+	if got, err := resilience.Do(t.Context(), c, failing(0, nil)); got != 1 || err != nil {
+		t.Errorf("the copy of a pipeline that was forced open: %d, %v", got, err)
 	}
 }
 

@@ -51,7 +51,7 @@ func surge(fn func(context.Context) (int, error)) caller {
 }
 
 // failsafeGo is the same with failsafe-go. Its context is set once and not for each call, as a server would
-// have to: this is in its favour.
+// have to: this is in its favor.
 func failsafeGo(fn func(context.Context) (int, error)) caller {
 	retry := retrypolicy.NewBuilder[int]().WithMaxAttempts(tries).WithBackoff(shortest, longest).
 		WithJitterFactor(.5).Build()

@@ -175,7 +175,12 @@ func TestHandler(t *testing.T) {
 	t.Parallel()
 	in := injector(t, 1)
 	var ran atomic.Int64
-	server := httptest.NewServer(in.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran.Add(1) })))
+	server := httptest.NewServer(in.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		ran.Add(1)
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, "done")
+	})))
 	defer server.Close()
 	base := &http.Transport{}
 	defer base.CloseIdleConnections()
