@@ -3,6 +3,7 @@ package kafkabus_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,7 +105,7 @@ func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
 		select {
 		case m := <-second:
 			t.Fatalf("%s was handed to another member while its first handler runs", m.UUID)
-		default:
+		case <-time.After(500 * time.Millisecond):
 		}
 		ack(held...)
 
@@ -124,7 +125,7 @@ func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
 			case <-time.After(patience):
 				t.Fatalf("received %v of %d", from, len(msgs))
 			}
-			if m.UUID[:3] != "new" {
+			if !strings.HasPrefix(m.UUID, "new") {
 				t.Fatalf("%s was delivered again though it was acked in the drain", m.UUID)
 			}
 			m.Ack()
