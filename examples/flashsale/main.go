@@ -8,10 +8,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
-func main() { os.Exit(program(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // the heap is small and short-lived: collecting it less often saves a tenth of the CPU
+	}
+	os.Exit(program(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
 
 // program runs the command and returns its exit code. The first interrupt ends it cleanly with a verdict, the
 // second at once.

@@ -56,7 +56,7 @@ func (s *shop) admission(orders string) gateway.Admission {
 		limit = max(limit/10, 50)
 	}
 	return gateway.Admission{
-		Limit: limit, Wait: 500 * time.Millisecond, Interval: 20 * time.Millisecond,
+		Limit: limit, Wait: 500 * time.Millisecond, Interval: 40 * time.Millisecond,
 		Gauge: func(c *http.Client) (int, error) { return backlog(c, orders) },
 	}
 }

@@ -74,7 +74,11 @@ func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, er
 		return result{}, nil, err
 	}
 	defer count.close()
-	tick := newTicker(people, s.opts.duration)
+	was, err := count.count(ctx)
+	if err != nil {
+		return result{}, nil, err
+	}
+	tick := newTicker(people, s.opts.duration, was)
 	b, err := s.playAndShow(ctx, tick, count)
 	if err != nil {
 		return result{}, nil, err

@@ -93,9 +93,10 @@ type ticker struct {
 	at    time.Time
 }
 
-func newTicker(out io.Writer, total time.Duration) *ticker {
+// newTicker makes one; was is where the orders stood before, in a folder that is used again.
+func newTicker(out io.Writer, total time.Duration, was tally) *ticker {
 	now := time.Now()
-	t := &ticker{out: out, began: now, at: now, total: total, every: max(total/20, time.Second)}
+	t := &ticker{out: out, began: now, at: now, was: was, total: total, every: max(total/20, time.Second)}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // file descriptors are small
 		t.bar = progressbar.NewOptions64(int64(total/time.Millisecond),
 			progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(20), progressbar.OptionThrottle(100*time.Millisecond),

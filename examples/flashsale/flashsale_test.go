@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func noEnv(string) string { return "" }
+
+// sale runs the program to its end and returns its exit code and what it printed.
+func sale(t *testing.T, args ...string) (code int, r result, people string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = program(append([]string{"-once", "-json"}, args...), noEnv, &stdout, &stderr)
+	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
+		t.Fatalf("exit code %d, no JSON on the last line: %v\n%s%s", code, err, &stdout, &stderr)
+	}
+	return code, r, stderr.String()
+}
+
+func TestEveryPromiseIsKept(t *testing.T) {
+	t.Parallel()
+	code, r, people := sale(t, "-duration", "3s")
+	if code != 0 || !r.OK || r.Confirmed == 0 || r.Placed != r.Confirmed+r.Rejected+r.Cancelled || r.P50 <= 0 {
+		t.Fatalf("exit code %d: %+v\n%s", code, r, people)
+	}
+	if r.Mode != "safe" || r.Duration <= 0 || r.OrdersPerSecond <= 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Each protection that is taken away must show what it was for. How much happens in a short sale depends on the
+// machine, so a sale without damage is tried again, longer.
+func TestUnsafeShowsItsDamage(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(result) int{
+		"stock":       func(r result) int { return r.Oversold },
+		"outbox":      func(r result) int { return r.Lost },
+		"idempotency": func(r result) int { return r.ChargedTwice },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, duration := range []string{"4s", "10s", "20s"} {
+				code, r, people := sale(t, "-unsafe", name, "-duration", duration)
+				if (code == 0) != r.OK || r.Mode != "unsafe="+name {
+					t.Fatalf("exit code %d: %+v\n%s", code, r, people)
+				}
+				if damage(r) > 0 {
+					return
+				}
+			}
+			t.Fatal("no damage")
+		})
+	}
+}
+
+// run starts the test binary as the program, so that it can be killed.
+func start(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	out := &bytes.Buffer{}
+	cmd.Stdout = out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, out
+}
+
+// promised waits until buyers were promised n more orders than before.
+func promised(t *testing.T, dir string, n int) {
+	t.Helper()
+	journal := filepath.Join(dir, "buyers.journal")
+	lines := func() int {
+		b, err := os.ReadFile(journal)
+		if err != nil {
+			return 0
+		}
+		return bytes.Count(b, []byte("\n"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for want := lines() + n; lines() < want; {
+		select {
+		case <-ctx.Done():
+			t.Fatal("nobody buys")
+		case <-tick.C:
+		}
+	}
+}
+
+func TestKilledAndRunAgainItGoesOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 3 {
+		cmd, _ := start(t, "-data", dir, "-duration", "1m")
+		promised(t, dir, 50)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatal("it was not killed")
+		}
+	}
+	code, r, people := sale(t, "-data", dir, "-duration", "3s")
+	if code != 0 || !r.OK || r.Placed < 150 {
+		t.Fatalf("exit code %d: %+v\n%s", code, r, people)
+	}
+}
+
+func TestInterruptGivesTheVerdictSoFar(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd, out := start(t, "-data", dir, "-duration", "1m", "-json")
+	promised(t, dir, 20)
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r result
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.OK || r.Placed < 20 {
+		t.Fatalf("%+v, %v\n%s", r, err, out)
+	}
+}
+
+func TestWrongUsageIsOneClearLine(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	for want, args := range map[string][]string{
+		"-bogus":                     {"-bogus"},
+		"unexpected argument":        {"now"},
+		"-duration is 1s":            {"-duration", "1s"},
+		"stock, outbox and idempote": {"-unsafe", "everything"},
+		"-data":                      {"-data", filepath.Join(file, "below")},
+		"address already in use":     {"-addr", l.Addr().String(), "-duration", "2s"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := program(args, noEnv, &stdout, &stderr)
+		if code != 2 || !strings.Contains(stderr.String(), want) || strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("%v: exit code %d, %q", args, code, &stderr)
+		}
+	}
+	var stderr bytes.Buffer
+	if code := program(nil, func(string) string { return "many" }, &bytes.Buffer{}, &stderr); code != 2 {
+		t.Errorf("SURGE_BATCH=many: exit code %d, %q", code, &stderr)
+	}
+	if code := program([]string{"-h"}, noEnv, &bytes.Buffer{}, &stderr); code != 0 || !strings.Contains(stderr.String(), "-unsafe") {
+		t.Errorf("-h: exit code %d, %q", code, &stderr)
+	}
+}
