@@ -16,6 +16,7 @@ import (
 	"github.com/surge-go/surge/cqrs/host"
 	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 	"gorm.io/gorm/logger"
 )
 
@@ -31,12 +32,13 @@ type pack struct{ ID string }
 
 type order struct {
 	aggregate.Root
-	ID, SKU string
+	ID  string `gorm:"primaryKey;size:60"`
+	SKU string
 }
 
 // A seen row says that an event was handled.
 type seen struct {
-	ID string `gorm:"primaryKey"`
+	ID string `gorm:"primaryKey;size:60"`
 	N  int
 }
 
@@ -87,7 +89,9 @@ func place(svc *host.Service) {
 func watch(p *cqrs.Processor) <-chan string {
 	told := make(chan string, 10_000)
 	cqrs.On(p, func(ctx context.Context, e orderPlaced) error {
-		err := uow.DB(ctx).Exec("INSERT INTO seens (id,n) VALUES (?,1) ON CONFLICT (id) DO UPDATE SET n=n+1", e.ID).Error
+		err := uow.DB(ctx).Clauses(clause.OnConflict{
+			Columns: []clause.Column{{Name: "id"}}, DoUpdates: clause.Assignments(map[string]any{"n": gorm.Expr("seens.n+1")}),
+		}).Create(&seen{ID: e.ID, N: 1}).Error
 		if err != nil {
 			return err
 		}

@@ -6,4 +6,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// sarama's metrics have one ticker for the whole program, which never ends.
+const sharedTicker = "github.com/rcrowley/go-metrics.(*meterArbiter).tick"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(sharedTicker)) }
