@@ -251,7 +251,7 @@ func fetch(t *testing.T, url string) string {
 
 func TestHTTPCutsOffWhatTakesLongerThanGrace(t *testing.T) {
 	t.Parallel()
-	svc := open(t, "orders", newDB(t), host.Config{Grace: 200 * time.Millisecond})
+	svc := open(t, "orders", newDB(t), host.Config{Grace: 2 * time.Second})
 	entered, leave := make(chan struct{}), make(chan struct{})
 	defer close(leave)
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
