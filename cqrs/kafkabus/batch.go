@@ -71,7 +71,7 @@ func (b *batch) wave(stuck map[string]bool, careful bool) []int {
 		switch err := b.errs[i]; {
 		case err == nil:
 			continue
-		case err != errUnsent:
+		case !errors.Is(err, errUnsent):
 			if key != "" {
 				stuck[key] = true
 			}
@@ -132,7 +132,7 @@ func (b *batch) result(ctx context.Context) error {
 	if len(e.Indexes) == 0 {
 		return nil
 	}
-	if e.Err == errUnsent && ctx.Err() != nil {
+	if errors.Is(e.Err, errUnsent) && ctx.Err() != nil {
 		e.Err = ctx.Err()
 	}
 	return e

@@ -37,7 +37,7 @@ type Config struct {
 	InstanceID string
 
 	// Window is how many unacked messages of one partition are handed out; 0 means 1024.
-	// 1 gives Watermill's classic behaviour, the next message only after the ack.
+	// 1 gives Watermill's classic behavior, the next message only after the ack.
 	Window int
 
 	// Drain is how long acks are awaited when partitions are taken away or a subscriber is closed.

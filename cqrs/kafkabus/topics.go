@@ -32,19 +32,14 @@ func (b *Bus) CreateTopics(ctx context.Context, topics ...Topic) error {
 func (b *Bus) createTopic(ctx context.Context, client sarama.Client, admin sarama.ClusterAdmin, t Topic) error {
 	t = t.over(b.cfg.Topic)
 	detail := t.detail()
-	err := admin.CreateTopic(t.Name, detail, false)
-	if err != nil && !errors.Is(err, sarama.ErrTopicAlreadyExists) {
+	existed := false
+	if err := admin.CreateTopic(t.Name, detail, false); errors.Is(err, sarama.ErrTopicAlreadyExists) {
+		existed = true
+	} else if err != nil {
 		return err
 	}
-	existed := err != nil
-	for {
-		n, err := usable(client, t.Name)
-		switch {
-		case err == nil && existed && t.Partitions != 0 && n != t.Partitions:
-			return fmt.Errorf("%w: it has %d, not %d", ErrPartitions, n, t.Partitions)
-		case err == nil && (existed || n == detail.NumPartitions):
-			return nil
-		}
+	n, err := usable(client, t.Name)
+	for err != nil || !existed && n != detail.NumPartitions {
 		timer := time.NewTimer(topicPoll)
 		select {
 		case <-ctx.Done():
@@ -52,7 +47,12 @@ func (b *Bus) createTopic(ctx context.Context, client sarama.Client, admin saram
 			return errors.Join(ctx.Err(), err)
 		case <-timer.C:
 		}
+		n, err = usable(client, t.Name)
 	}
+	if t.Partitions != 0 && n != t.Partitions {
+		return fmt.Errorf("%w: it has %d, not %d", ErrPartitions, n, t.Partitions)
+	}
+	return nil
 }
 
 // usable returns the number of partitions once the leaders of all of them answer: metadata name a

@@ -37,7 +37,7 @@ type Config struct {
 	Partitions int
 
 	// Window is how many unacked messages of one partition a group is given; 0 means 1024.
-	// 1 gives Watermill's classic behaviour, the next message only after the ack.
+	// 1 gives Watermill's classic behavior, the next message only after the ack.
 	Window int
 
 	// Wait bounds how long Publish waits while a group that reads the topic has no subscriber;
