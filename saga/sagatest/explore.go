@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func Explore[S any](t testing.TB, d *saga.Definition[S], start S, inv ...Invaria
 
 func explore[S any](t testing.TB, d *saga.Definition[S], start S, faults int, inv []Invariant[S]) int {
 	t.Helper()
-	x := &explorer{stage: stage{g: d.Graph()}, seen: map[string]bool{}}
+	x := &explorer{stage: stage{g: d.Graph()}, seen: map[uint64]bool{}}
 	x.invariant = func(in *flow.Instance) error {
 		i := d.Snapshot("test", in)
 		for _, f := range inv {
@@ -82,11 +83,11 @@ func (b *broken) Unwrap() error { return b.err }
 
 type explorer struct {
 	stage     stage
-	seen      map[string]bool
+	seen      map[uint64]bool // by hash of what decides the future
 	invariant func(*flow.Instance) error
 }
 
-// happen applies an input twice, since the first commit may be lost, and returns the world after it.
+// happen applies an input and returns the world after it.
 func (x *explorer) happen(from *world, in flow.Input, did string) (*world, error) {
 	w := from.next(did)
 	inst, res, err := x.stage.apply(from.state, from.cursor, in, epoch)
@@ -96,9 +97,7 @@ func (x *explorer) happen(from *world, in flow.Input, did string) (*world, error
 	if w.state, w.cursor, err = inst.Encode(); err != nil {
 		return nil, &broken{err, w}
 	}
-	if !x.repeats(from, in, w, res) {
-		return nil, &broken{errImpure, w}
-	}
+	w.by, w.res, w.before = in, res, from
 	for _, c := range res.Commands {
 		w.put(parcel{token: c.Token.String()})
 		if n := x.stage.g.Node(c.Token.Step); n.Pivot && c.Token.Aim != flow.ToDo {
@@ -111,14 +110,15 @@ func (x *explorer) happen(from *world, in flow.Input, did string) (*world, error
 var errImpure = errors.New("after a crash the transition comes out differently: is a function not pure?")
 
 // repeats plays a crash before the commit: the input happens again, to the same instance.
-func (x *explorer) repeats(from *world, in flow.Input, w *world, res flow.Result) bool {
-	again, second, err := x.stage.apply(from.state, from.cursor, in, epoch)
+func (x *explorer) repeats(w *world) bool {
+	again, res, err := x.stage.apply(w.before.state, w.before.cursor, w.by, epoch)
 	if err != nil {
 		return false
 	}
 	state, cursor, err := again.Encode()
-	return err == nil && bytes.Equal(state, w.state) && bytes.Equal(cursor, w.cursor) &&
-		reflect.DeepEqual(res, second)
+	same := err == nil && bytes.Equal(state, w.state) && bytes.Equal(cursor, w.cursor) && reflect.DeepEqual(res, w.res)
+	w.before, w.res = nil, flow.Result{}
+	return same
 }
 
 // successors plays everything that can happen next, and drops worlds that were seen before.
@@ -134,12 +134,18 @@ func (x *explorer) successors(w *world) ([]*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(moves) == 0 && !inst.Cursor.Phase.Ended() && !inst.Cursor.Stuck() && !x.awaits(inst) {
+	if len(moves) == 0 && !inst.Cursor.Phase.Ended() && !inst.Cursor.Stuck() && !x.awaits(w, inst) {
 		return nil, &broken{errors.New("the saga is stuck: nothing will ever happen again"), w}
 	}
 	var fresh []*world
 	for _, m := range moves {
-		if key := m.key(); m.faults >= 0 && !x.seen[key] {
+		if m.faults < 0 {
+			continue
+		}
+		if key := m.key(); !x.seen[key] {
+			if m.by.Kind != "" && m.before != nil && !x.repeats(m) {
+				return nil, &broken{errImpure, m}
+			}
 			x.seen[key] = true
 			fresh = append(fresh, m)
 		}
@@ -148,9 +154,9 @@ func (x *explorer) successors(w *world) ([]*world, error) {
 }
 
 // awaits reports whether in waits for an event that has no timeout and need not come.
-func (x *explorer) awaits(in *flow.Instance) bool {
+func (x *explorer) awaits(w *world, in *flow.Instance) bool {
 	for _, m := range in.Cursor.Marks {
-		if m.State == flow.Waiting {
+		if m.State == flow.Waiting && !slices.Contains(w.heard, m.Node) {
 			return true
 		}
 	}
@@ -176,6 +182,9 @@ func (x *explorer) check(w *world, in *flow.Instance) error {
 	}
 	for _, m := range in.Cursor.Marks {
 		n := x.stage.g.Node(m.Node)
+		if phase.Ended() && (m.State == flow.Out || m.State == flow.Undoing) {
+			return fmt.Errorf("ended %s before the command of %s has settled", phase, m.Node)
+		}
 		if n.Kind != flow.Step {
 			continue
 		}

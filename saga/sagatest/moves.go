@@ -25,7 +25,7 @@ func (x *explorer) moves(w *world, in *flow.Instance) ([]*world, error) {
 func (x *explorer) deliveries(w *world) (all []*world, err error) {
 	for _, p := range w.mail {
 		for _, twice := range []bool{false, true} {
-			if twice && w.faults == 0 {
+			if twice && (w.faults == 0 || p.copied) {
 				continue
 			}
 			if p.outcome == "" {
@@ -44,7 +44,7 @@ func (x *explorer) deliveries(w *world) (all []*world, err error) {
 
 func often(p parcel, twice bool) string {
 	if twice {
-		return "deliver a copy of " + p.String()
+		return "deliver, and not for the last time, " + p.String()
 	}
 	return "deliver " + p.String()
 }
@@ -107,11 +107,14 @@ var replyOf = map[fate]cqrs.Outcome{
 
 // time plays timers: one of them, and, as one fault, all until the saga gives up on what it waits for.
 func (x *explorer) time(w *world, in *flow.Instance) ([]*world, error) {
+	if w.faults == 0 && !w.quiet() {
+		return nil, nil
+	}
 	one, err := x.tick(w, in, "time passes until a timer is due")
 	if one == nil || err != nil {
 		return nil, err
 	}
-	if len(w.mail) == 0 {
+	if w.quiet() {
 		return []*world{one}, nil
 	}
 	one.faults--
@@ -159,6 +162,11 @@ func (x *explorer) events(w *world, in *flow.Instance) (all []*world, err error)
 		}
 	})
 	for _, n := range nodes {
+		m := in.Cursor.Mark(n.Name)
+		early := m == nil || m.State != flow.Waiting
+		if early && w.faults == 0 {
+			continue
+		}
 		value := n.NewEvent()
 		fill(value, n.Name)
 		event := flow.Input{Kind: flow.Event, Event: n.Gets, Payload: encode(value)}
@@ -166,7 +174,7 @@ func (x *explorer) events(w *world, in *flow.Instance) (all []*world, err error)
 		if err != nil {
 			return nil, err
 		}
-		if m := in.Cursor.Mark(n.Name); m == nil || m.State != flow.Waiting {
+		if early {
 			next.faults--
 		}
 		next.heard = append(next.heard, n.Name)
@@ -177,6 +185,9 @@ func (x *explorer) events(w *world, in *flow.Instance) (all []*world, err error)
 
 // people cancels, once, and lets an operator retry what is parked when nothing is on its way any more.
 func (x *explorer) people(w *world, in *flow.Instance) (all []*world, err error) {
+	if w.faults == 0 {
+		return nil, nil
+	}
 	if !w.cancelled {
 		next, err := x.happen(w, flow.Input{Kind: flow.Stop, Text: "by the explorer"}, "somebody asks to cancel")
 		if err != nil {

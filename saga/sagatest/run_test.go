@@ -157,3 +157,18 @@ func TestNotExecutedIsSentAgainUnderTheNextIncarnation(t *testing.T) {
 		t.Errorf("got %s after %d calls", got.Status, calls)
 	}
 }
+
+func TestUndoNamesItsIncarnation(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	got := sagatest.Run(t, fulfil.Order, fulfil.State{OrderID: "o"}, world(declined[fulfil.CapturePayment](),
+		sagatest.Answer(func(context.Context, fulfil.ReserveStock) (r fulfil.StockReserved, err error) {
+			if calls++; calls < 2 {
+				return r, cqrs.ErrNotExecuted
+			}
+			return r, nil
+		}))...)
+	if got.Status != saga.Compensated || got.Took > time.Second {
+		t.Errorf("got %s (%s) after %s: the undo of the second incarnation was not answered", got.Status, got.Reason, got.Took)
+	}
+}

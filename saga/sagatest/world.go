@@ -2,10 +2,10 @@ package sagatest
 
 import (
 	"encoding/json"
-	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/saga/internal/flow"
@@ -25,13 +25,18 @@ const (
 type parcel struct {
 	token   string
 	outcome cqrs.Outcome // of a reply; "" for a command
+	copied  bool         // it was delivered before
 }
 
 func (p parcel) String() string {
-	if p.outcome == "" {
-		return "command " + p.token
+	s := "command " + p.token
+	if p.outcome != "" {
+		s = "reply " + string(p.outcome) + " to " + p.token
 	}
-	return "reply " + string(p.outcome) + " to " + p.token
+	if p.copied {
+		s = "a copy of " + s
+	}
+	return s
 }
 
 // A world is one state that the explorer has reached. Time is always the epoch: due times are moved instead.
@@ -45,12 +50,17 @@ type world struct {
 
 	from *world
 	did  string
+
+	// What brought it here, until that has been played again; before is nil if the instance did not change.
+	by     flow.Input
+	before *world
+	res    flow.Result
 }
 
 func (w *world) next(did string) *world {
 	n := *w
 	n.mail, n.parts, n.heard = slices.Clone(w.mail), maps.Clone(w.parts), slices.Clone(w.heard)
-	n.from, n.did = w, did
+	n.from, n.did, n.before = w, did, nil
 	return &n
 }
 
@@ -60,17 +70,25 @@ func (w *world) put(p parcel) {
 	}
 }
 
-// take removes p, or leaves it for another delivery, which is a fault.
+// take removes p, or leaves a copy for another delivery, which is a fault.
 func (w *world) take(p parcel, twice bool) {
+	w.mail = slices.DeleteFunc(w.mail, func(q parcel) bool { return q == p })
 	if twice {
 		w.faults--
-		return
+		p.copied = true
+		w.put(p)
 	}
-	w.mail = slices.DeleteFunc(w.mail, func(q parcel) bool { return q == p })
 }
 
+// quiet reports whether nothing is on its way but copies.
+func (w *world) quiet() bool {
+	return !slices.ContainsFunc(w.mail, func(p parcel) bool { return !p.copied })
+}
+
+var seed = maphash.MakeSeed()
+
 // key is equal for worlds with the same future.
-func (w *world) key() string {
+func (w *world) key() uint64 {
 	mail := make([]string, len(w.mail))
 	for i, p := range w.mail {
 		mail[i] = p.String()
@@ -81,8 +99,20 @@ func (w *world) key() string {
 		parts = append(parts, t+"="+string(f))
 	}
 	slices.Sort(parts)
-	return fmt.Sprintf("%s\n%s\n%s\n%s\n%d %t %s", w.state, w.cursor,
-		strings.Join(mail, ","), strings.Join(parts, ","), w.faults, w.cancelled, w.heard)
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, part := range [][]byte{w.state, w.cursor} {
+		_, _ = h.Write(part)
+		_ = h.WriteByte(0)
+	}
+	for _, list := range [][]string{mail, parts, w.heard, {strconv.Itoa(w.faults), strconv.FormatBool(w.cancelled)}} {
+		for _, s := range list {
+			_, _ = h.WriteString(s)
+			_ = h.WriteByte(1)
+		}
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 // shift lets time pass until the next timer is due, by moving all due times.
