@@ -35,30 +35,6 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// What is accepted has 1 to 255 visible characters or spaces, and its quoted form is the same key.
-func FuzzParseKey(f *testing.F) {
-	for _, s := range []string{"k", `"k"`, `"a \" b"`, `"\\"`, "a,b", "", `"`, "ä", strings.Repeat("x", 256)} {
-		f.Add(s)
-	}
-	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	f.Fuzz(func(t *testing.T, header string) {
-		id, err := idempotency.ParseKey(header)
-		if err != nil {
-			if !errors.Is(err, idempotency.ErrKey) || id != "" {
-				t.Errorf("%q: %q, %v", header, id, err)
-			}
-			return
-		}
-		strange := func(r rune) bool { return r < ' ' || r > '~' }
-		if id == "" || len(id) > idempotency.MaxKeyPart || strings.ContainsFunc(id, strange) {
-			t.Errorf("%q was read as %q", header, id)
-		}
-		if again, err := idempotency.ParseKey(`"` + quote.Replace(id) + `"`); err != nil || again != id {
-			t.Errorf("%q quoted is %q, %v", id, again, err)
-		}
-	})
-}
-
 func TestKeyValidate(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 256)
@@ -88,7 +64,8 @@ func TestRule10_IDsDeriveFromTheKey(t *testing.T) {
 	if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(id) {
 		t.Errorf("%s is no UUID of version 8", id)
 	}
-	if id != k.UUID("order") || k.Derive("charge") != k.Derive("charge") {
+	again := idempotency.Key{Scope: "s", Operation: "o", ID: "i"}
+	if id != again.UUID("order") || again.Derive("charge") != k.Derive("charge") {
 		t.Error("derived values differ between attempts")
 	}
 	seen := map[string]idempotency.Key{}
