@@ -2,7 +2,7 @@ package contracts
 
 import "github.com/surge-go/surge/cqrs"
 
-// StockReserved says that units are set aside for an order. It is also the answer to [ReserveStock].
+// StockReserved says that units are set aside for an order: the answer to [ReserveStock].
 type StockReserved struct {
 	OrderID string `json:"order_id"`
 }
@@ -12,7 +12,7 @@ type StockReleased struct {
 	OrderID string `json:"order_id"`
 }
 
-// StockCommitted says that an order's units are sold. It is also the answer to [CommitStock].
+// StockCommitted says that an order's units are sold: the answer to [CommitStock].
 type StockCommitted struct {
 	OrderID string `json:"order_id"`
 }
@@ -50,9 +50,7 @@ type ReturnStock struct {
 // Inventory lists the inventory service's messages.
 func Inventory() []cqrs.Type {
 	return []cqrs.Type{
-		event("inventory.reserved", func(e StockReserved) string { return e.OrderID }),
 		event("inventory.released", func(e StockReleased) string { return e.OrderID }),
-		event("inventory.committed", func(e StockCommitted) string { return e.OrderID }),
 		command("inventory.reserve", func(c ReserveStock) string { return c.OrderID }),
 		command("inventory.release", func(c ReleaseStock) string { return c.OrderID }),
 		command("inventory.commit", func(c CommitStock) string { return c.OrderID }),

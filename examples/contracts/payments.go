@@ -2,7 +2,7 @@ package contracts
 
 import "github.com/surge-go/surge/cqrs"
 
-// PaymentAuthorized says that the money for an order is set aside. It is also the answer to [AuthorizePayment].
+// PaymentAuthorized says that the money for an order is set aside: the answer to [AuthorizePayment].
 type PaymentAuthorized struct {
 	OrderID string `json:"order_id"`
 	Amount  int64  `json:"amount"`
@@ -67,7 +67,6 @@ type RefundPayment struct {
 // Payments lists the payment service's messages.
 func Payments() []cqrs.Type {
 	return []cqrs.Type{
-		event("payments.authorized", func(e PaymentAuthorized) string { return e.OrderID }),
 		event("payments.declined", func(e PaymentDeclined) string { return e.OrderID }),
 		event("payments.captured", func(e PaymentCaptured) string { return e.OrderID }),
 		event("payments.voided", func(e PaymentVoided) string { return e.OrderID }),

@@ -2,7 +2,7 @@ package contracts
 
 import "github.com/surge-go/surge/cqrs"
 
-// ShipmentCreated says that an order's parcels can be sent. It is also the answer to [CreateShipment].
+// ShipmentCreated says that an order's parcels can be sent: the answer to [CreateShipment].
 type ShipmentCreated struct {
 	OrderID string `json:"order_id"`
 }
@@ -48,7 +48,6 @@ type RecallShipment struct {
 // Shipping lists the shipping service's messages.
 func Shipping() []cqrs.Type {
 	return []cqrs.Type{
-		event("shipping.created", func(e ShipmentCreated) string { return e.OrderID }),
 		event("shipping.cancelled", func(e ShipmentCancelled) string { return e.OrderID }),
 		event("shipping.dispatched", func(e ShipmentDispatched) string { return e.OrderID }),
 		command("shipping.create", func(c CreateShipment) string { return c.OrderID }),

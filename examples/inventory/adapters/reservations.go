@@ -94,15 +94,11 @@ func written(err error, rows int64, want int, otherwise error) error {
 	return err
 }
 
+// translate tells what others may act on. That units are set aside or sold is an answer to the saga alone.
 func translate(events []any) []any {
-	out := make([]any, 0, len(events))
+	var out []any
 	for _, e := range events {
-		switch e := e.(type) {
-		case domain.StockReserved:
-			out = append(out, contracts.StockReserved{OrderID: string(e.OrderID)})
-		case domain.StockCommitted:
-			out = append(out, contracts.StockCommitted{OrderID: string(e.OrderID)})
-		case domain.StockReleased:
+		if e, ok := e.(domain.StockReleased); ok {
 			out = append(out, contracts.StockReleased{OrderID: string(e.OrderID)})
 		}
 	}

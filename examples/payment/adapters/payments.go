@@ -59,7 +59,7 @@ func fromRow(r paymentRow) (*domain.Payment, error) {
 	}, r.Version), nil
 }
 
-// translator tells domain events in the words of the contract.
+// translator tells domain events that others may act on, in the words of the contract.
 type translator struct{ to gormstore.Publisher }
 
 // Publish implements gormstore.Publisher.
@@ -67,8 +67,7 @@ func (t translator) Publish(ctx context.Context, events ...any) error {
 	out := make([]any, 0, len(events))
 	for _, e := range events {
 		switch e := e.(type) {
-		case domain.PaymentAuthorized:
-			out = append(out, contracts.PaymentAuthorized{OrderID: string(e.ID), Amount: int64(e.Amount)})
+		case domain.PaymentAuthorized: // an answer to the saga alone
 		case domain.PaymentDeclined:
 			out = append(out, contracts.PaymentDeclined{OrderID: string(e.ID), Reason: e.Reason})
 		case domain.PaymentCaptured:

@@ -65,7 +65,7 @@ func snapshot(r shipmentRow) domain.Snapshot {
 	return s
 }
 
-// translator tells domain events in the words of the contract.
+// translator tells domain events that others may act on, in the words of the contract.
 type translator struct{ to gormstore.Publisher }
 
 // Publish implements gormstore.Publisher.
@@ -73,8 +73,7 @@ func (t translator) Publish(ctx context.Context, events ...any) error {
 	out := make([]any, 0, len(events))
 	for _, e := range events {
 		switch e := e.(type) {
-		case domain.ShipmentCreated:
-			out = append(out, contracts.ShipmentCreated{OrderID: string(e.OrderID)})
+		case domain.ShipmentCreated: // an answer to the saga alone
 		case domain.ShipmentDispatched:
 			out = append(out, contracts.ShipmentDispatched{OrderID: string(e.OrderID)})
 		case domain.ShipmentCancelled:

@@ -1,0 +1,135 @@
+package payment_test
+
+import (
+	"context"
+	"database/sql"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+
+	"github.com/surge-go/surge/examples/internal/bank"
+	"github.com/surge-go/surge/examples/internal/unit"
+	"github.com/surge-go/surge/examples/internal/unittest"
+	"github.com/surge-go/surge/examples/payment"
+)
+
+type fixture struct {
+	*unit.Unit
+	bank   *bank.Bank
+	ledger string
+}
+
+func start(t *testing.T) *fixture {
+	t.Helper()
+	ledger := filepath.Join(t.TempDir(), "bank.db")
+	b, err := bank.Open(t.Context(), bank.Config{Path: ledger, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(b)
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		_ = b.Close()
+		s.Close()
+	})
+	u := unittest.Run(t, func(ctx context.Context, c unit.Config) (*unit.Unit, error) {
+		return payment.Open(ctx, payment.Config{Config: c, Bank: s.URL})
+	})
+	return &fixture{u, b, ledger}
+}
+
+func (f *fixture) post(t *testing.T, key, path, body string) unittest.Answer {
+	t.Helper()
+	return unittest.Ask(t, f.Unit, "ann", key, http.MethodPost, path, body)
+}
+
+func (f *fixture) count(t *testing.T, operation string) (n int) {
+	t.Helper()
+	db, err := sql.Open("sqlite", f.ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	row := db.QueryRowContext(t.Context(), `SELECT count(*) FROM ledger WHERE operation = ? AND refused = ''`, operation)
+	if err := row.Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+const visa = `{"order_id":"o-1","card":"visa","amount":3990}`
+
+func TestMoneyGoesAndComesBackOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	for _, step := range []struct{ key, path, body, status string }{
+		{"k-1", "/v1/payments", visa, "authorized"},
+		{"k-1", "/v1/payments", visa, "authorized"},
+		{"k-2", "/v1/payments/o-1/capture", "", "captured"},
+		{"k-2", "/v1/payments/o-1/capture", "", "captured"},
+		{"k-3", "/v1/payments/o-1/refund", "", "refunded"},
+	} {
+		if a := f.post(t, step.key, step.path, step.body); a.Status/100 != 2 || a.JSON["status"] != step.status {
+			t.Fatalf("%s: %+v", step.path, a)
+		}
+	}
+	if f.count(t, "authorize") != 1 || f.count(t, "capture") != 1 || f.count(t, "refund") != 1 {
+		t.Fatal("the bank heard more than once")
+	}
+	if a := f.post(t, "k-4", "/v1/payments/o-1/capture", ""); a.Status != 409 {
+		t.Errorf("captured after a refund: %+v", a)
+	}
+	got := unittest.Ask(t, f.Unit, "ann", "", http.MethodGet, "/v1/payments/o-1", "")
+	if got.JSON["status"] != "refunded" || got.JSON["amount"] != 3990.0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestDeclinedIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	a := f.post(t, "k-1", "/v1/payments", `{"order_id":"o-1","card":"declined-1","amount":5}`)
+	if a.Status != 409 || a.JSON["code"] != "declined" {
+		t.Fatalf("%+v", a)
+	}
+	if again := f.post(t, "k-1", "/v1/payments", `{"order_id":"o-1","card":"declined-1","amount":5}`); again.Body != a.Body {
+		t.Errorf("another answer: %+v", again)
+	}
+	if v := f.post(t, "k-2", "/v1/payments/o-1/void", ""); v.Status != 409 {
+		t.Errorf("there is nothing to void: %+v", v)
+	}
+}
+
+func TestRule28_BankThatForgetsToAnswerChargesOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	if a := f.post(t, "k-1", "/v1/payments", visa); a.Status != 201 {
+		t.Fatalf("%+v", a)
+	}
+	f.bank.Set(bank.Fault{Swallow: 1})
+	if a := f.post(t, "k-2", "/v1/payments/o-1/capture", ""); a.Status != 503 {
+		t.Fatalf("%+v", a)
+	}
+	f.bank.Set(bank.Fault{})
+	if a := f.post(t, "k-2", "/v1/payments/o-1/capture", ""); a.Status != 200 || a.JSON["status"] != "captured" {
+		t.Fatalf("%+v", a)
+	}
+	if n := f.count(t, "capture"); n != 1 {
+		t.Fatalf("charged %d times", n)
+	}
+}
+
+func TestKeyIsRequired(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	if a := f.post(t, "", "/v1/payments", visa); a.Status != 400 {
+		t.Errorf("%+v", a)
+	}
+	if a := f.post(t, "k-1", "/v1/payments", `{"order_id":"o-1","card":"visa","amount":-1}`); a.Status != 422 {
+		t.Errorf("%+v", a)
+	}
+	if a := f.post(t, "k-2", "/v1/payments/o-9/capture", ""); a.Status != 404 {
+		t.Errorf("%+v", a)
+	}
+}
