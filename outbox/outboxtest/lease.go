@@ -40,16 +40,17 @@ func (b *bench) balanced(n int) bool {
 func testBalance(t *testing.T, open Factory) {
 	b := newBench(t, open)
 	p := &publisher{}
+	const lease = 6 * time.Second // long enough for a busy machine: a lease that runs out costs duplicates
 	n := 0
 	load := func() {
 		b.publish("topic", strconv.Itoa(n%50), strconv.Itoa(n))
 		n++
 	}
-	r, _ := b.relay(p, outbox.RelayConfig{})
+	r, _ := b.relay(p, outbox.RelayConfig{Lease: lease})
 	b.eventually("one has all", func() bool { load(); return b.balanced(1) })
-	_, stop2 := b.relay(p, outbox.RelayConfig{})
+	_, stop2 := b.relay(p, outbox.RelayConfig{Lease: lease})
 	b.eventually("two share", func() bool { load(); return b.balanced(2) })
-	_, stop3 := b.relay(p, outbox.RelayConfig{})
+	_, stop3 := b.relay(p, outbox.RelayConfig{Lease: lease})
 	b.eventually("three share", func() bool { load(); return b.balanced(3) })
 	if err := errors.Join(stop2(), stop3()); err != nil {
 		t.Error(err)
