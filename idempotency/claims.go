@@ -50,7 +50,7 @@ const (
 	opened   settlementKind = iota // the claim; without one of the next two it is withdrawn
 	answered                       // the result is to be stored
 	leased                         // the claim stands
-	relied                         // a neighbour's answer was given to a duplicate
+	relied                         // a neighbor's answer was given to a duplicate
 )
 
 // The owners under which the unit of work gathers; all stores of one unit share them.
@@ -228,6 +228,8 @@ func settleAll(ctx context.Context, all []*settlement) error {
 		switch {
 		case st.kind == relied && !stored[st.on]:
 			return errUndone
+		case st.kind == opened && !kept[st.slot] && st.slot.claim.Recovered:
+			return errUndone // its unknown outcome must stay known: nobody may delete it
 		case st.kind == opened && !kept[st.slot]:
 			withdrawn = append(withdrawn, st.slot.id)
 		}

@@ -223,7 +223,7 @@ func TestCommandInsideACommand(t *testing.T) {
 }
 
 // While another replica's transaction holds a key, a duplicate is told so at once and does not wait in an INSERT,
-// where it would hold up its neighbours.
+// where it would hold up its neighbors.
 func TestRule29_DuplicateOnAnotherReplicaIsInFlight(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "postgres", 0)

@@ -84,7 +84,7 @@ func crowd(t *testing.T, benches ...*bench) {
 	}
 }
 
-// A duplicate in the same transaction gets its neighbour's answer, in the same commit.
+// A duplicate in the same transaction gets its neighbor's answer, in the same commit.
 func TestRule29_DuplicatesShareATransaction(t *testing.T) {
 	t.Parallel()
 	onEach(t, 0, func(t *testing.T, b *bench) {
@@ -120,17 +120,17 @@ func TestRule29_DuplicatesShareATransaction(t *testing.T) {
 
 // A part is undone after its answer was given to a duplicate in the same transaction: that answer must not stand.
 // What the command wrote, or did not write, decides how the unit of work undoes the part.
-func TestRule29_AnswerOfAnUndoneNeighbourDoesNotStand(t *testing.T) {
+func TestRule29_AnswerOfAnUndoneNeighborDoesNotStand(t *testing.T) {
 	t.Parallel()
 	for _, writes := range []bool{false, true} {
 		t.Run(fmt.Sprint("writes ", writes), func(t *testing.T) {
 			t.Parallel()
-			onEach(t, 0, func(t *testing.T, b *bench) { undoneNeighbour(t, together(t, b, 6), writes) })
+			onEach(t, 0, func(t *testing.T, b *bench) { undoneNeighbor(t, together(t, b, 6), writes) })
 		})
 	}
 }
 
-func undoneNeighbour(t *testing.T, b *bench, writes bool) {
+func undoneNeighbor(t *testing.T, b *bench, writes bool) {
 	t.Helper()
 	var doomed atomic.Value // the first caller whose command ran
 	h := idempotency.ForCommands(b.store, scopeOf, idempotency.MiddlewareConfig{})(

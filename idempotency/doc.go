@@ -53,14 +53,14 @@
 //
 // A key is remembered for [StoreConfig.Retention], a message for [InboxConfig.Retention]. What comes later runs again,
 // unless what it creates has its identifier from [Key.UUID]. A step that acts and is lost before its result is stored
-// acts again under its derived key: the other side must recognise it. Where it cannot, and cannot compare the fencing
+// acts again under its derived key: the other side must recognize it. Where it cannot, and cannot compare the fencing
 // token either, choose the policy [Refuse] or [Reconcile].
 //
 // # When something fails
 //
 //	the handler or command fails         in a transaction: all is undone, the key is free
 //	                                     under a lease: free if nothing was begun, else unknown
-//	a part that shares the transaction   its own claim is withdrawn with it; neighbours do not notice, and a
+//	a part that shares the transaction   its own claim is withdrawn with it; neighbors do not notice, and a
 //	  is undone                          duplicate that was given its answer runs instead
 //	the client hangs up                  the work goes on, and the retry gets its answer
 //	the process dies                     in a transaction: nothing happened

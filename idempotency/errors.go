@@ -28,5 +28,5 @@ var (
 	ErrRetention = errors.New("idempotency: the inbox forgets before the topic does")
 )
 
-// errUndone makes a transaction run again: a part answered from the result of a neighbour that was undone later.
-var errUndone = errors.New("idempotency: the result that was replayed is undone")
+// errUndone makes a transaction run again in smaller groups: what one part relied on was undone with another.
+var errUndone = errors.New("idempotency: a neighbor was undone")

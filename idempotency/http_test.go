@@ -93,7 +93,7 @@ func TestProtocolErrors(t *testing.T) {
 		h := mw(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, err := execute(r.Context(), b, func(context.Context) (string, error) { return "", nil })
 			if err != nil {
-				w.WriteHeader(500) // what the client is told is not the handler's to say
+				w.WriteHeader(http.StatusInternalServerError) // what the client is told is not the handler's to say
 			}
 			_, _ = io.Copy(w, r.Body)
 		}))
@@ -181,14 +181,14 @@ func TestRule29_RawHandlerCommitsWithItsAnswer(t *testing.T) {
 				body, err := io.ReadAll(r.Body)
 				must(t, err)
 				if err := place(r.Context(), string(body)); err != nil {
-					w.WriteHeader(500)
+					w.WriteHeader(http.StatusInternalServerError)
 					return
 				}
 				switch q := r.URL.Query(); {
 				case q.Has("reject"):
-					w.WriteHeader(409)
+					w.WriteHeader(http.StatusConflict)
 				case q.Has("fail"):
-					w.WriteHeader(503)
+					w.WriteHeader(http.StatusServiceUnavailable)
 				case q.Has("panic"):
 					panic(http.ErrAbortHandler)
 				}
@@ -224,9 +224,9 @@ func TestRule29_RawHandlersRace(t *testing.T) {
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				if err := place(r.Context(), string(body)); err != nil {
-					w.WriteHeader(500)
+					w.WriteHeader(http.StatusInternalServerError)
 				} else if strings.HasSuffix(string(body), "3") {
-					w.WriteHeader(409)
+					w.WriteHeader(http.StatusConflict)
 				}
 			}))
 		const keys, tries = 40, 3

@@ -69,12 +69,11 @@ func (k Key) sum(name string) [sha256.Size]byte {
 // double quote, comma and backslash. The error is [ErrKey].
 func ParseKey(header string) (string, error) {
 	s := strings.Trim(header, " \t")
-	id, err := s, error(nil)
+	read := bare
 	if strings.HasPrefix(s, `"`) {
-		id, err = unquote(s)
-	} else {
-		err = bare(s)
+		read = unquote
 	}
+	id, err := read(s)
 	switch {
 	case err != nil:
 		return "", err
@@ -86,13 +85,13 @@ func ParseKey(header string) (string, error) {
 	return id, nil
 }
 
-func bare(s string) error {
+func bare(s string) (string, error) {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c > '~' || c == '"' || c == ',' || c == '\\' {
-			return fmt.Errorf("%w: character %q is not allowed in a bare key", ErrKey, c)
+			return "", fmt.Errorf("%w: character %q is not allowed in a bare key", ErrKey, c)
 		}
 	}
-	return nil
+	return s, nil
 }
 
 // unquote reads an sf-string of RFC 8941, section 3.3.3, without parameters.

@@ -20,7 +20,7 @@ func (b *bench) expire(t testing.TB) {
 	must(t, b.db.Exec("UPDATE idempotency_keys SET lease_until = 1 WHERE state IN (0, 2)").Error)
 }
 
-// A handler whose behaviour hangs on the attempt's number.
+// A handler whose behavior hangs on the attempt's number.
 type script struct {
 	calls atomic.Int64
 	act   []http.HandlerFunc

@@ -63,7 +63,7 @@ func insertValues(s *statement, verb string, rows []*row) *statement {
 }
 
 // insertKeysPostgres takes an advisory lock per key first, without waiting. A plain INSERT of a key that another
-// open transaction has inserted would block until that one ends, and with it all neighbours in this transaction.
+// open transaction has inserted would block until that one ends, and with it all neighbors in this transaction.
 // The locks of a database are common to its schemas, so the table's number is part of theirs.
 func insertKeysPostgres(s *statement, rows []*row) *statement {
 	n := len(rows)
@@ -146,13 +146,13 @@ func selectKeys(ctx context.Context, ids []string) (map[string]*row, error) {
 
 func scanKey(rows *sql.Rows) (*row, error) {
 	var r row
-	var print, header, points []byte
-	err := rows.Scan(&r.id, &print, &r.state, &r.token, &r.leased, &r.open,
+	var mark, header, points []byte
+	err := rows.Scan(&r.id, &mark, &r.state, &r.token, &r.leased, &r.open,
 		&r.result.Status, &header, &r.result.Body, &points)
 	if err != nil {
 		return nil, err
 	}
-	copy(r.fingerprint[:], print)
+	copy(r.fingerprint[:], mark)
 	r.open = r.open && r.state == rowClaimed
 	r.result.Lost = r.state == rowDoneEmpty
 	if header != nil {

@@ -44,7 +44,7 @@ func preparedOf(ctx context.Context) *prepared {
 
 // A Settler is an item of [Prepare] whose collector itself takes back what it wrote for a part that failed: run also
 // calls BeforeCommit, and the flush finds nothing there from such a part. A part that has prepared nothing else and
-// fails without having changed a row then costs its neighbours nothing; without the method on its items the
+// fails without having changed a row then costs its neighbors nothing; without the method on its items the
 // transaction runs again without it.
 type Settler interface{ SettlesBeforeCommit() }
 

@@ -16,7 +16,7 @@ type settled int
 func (settled) SettlesBeforeCommit() {}
 
 // A collector that takes back by itself what it wrote for a part that failed: that part costs no rerun.
-func TestSettlerSparesTheNeighboursARerun(t *testing.T) {
+func TestSettlerSparesTheNeighborsARerun(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *gorm.DB) {
 		u := unit(t, db, one(uow.Config{}))
