@@ -151,11 +151,17 @@ func (b *Breaker) admit() (t ticket, wait time.Duration, reason string) {
 		return ticket{}, b.openUntil.Sub(now), "open"
 	}
 	if len(b.probes)+b.recovered >= b.cfg.Probes {
-		return ticket{}, b.probes[0].deadline.Sub(now), "half-open, probes are under way"
+		return ticket{}, b.probeWait(now), "half-open, probes are under way"
 	}
 	p := &probe{period: b.period, deadline: now.Add(b.cfg.ProbeTimeout)}
 	b.probes = append(b.probes, p)
 	return ticket{probe: p}, 0, ""
+}
+
+// probeWait tells callers when to look again while probes are under way. It is less than a probe may take: most
+// come back soon, and then there is no more reason to stay away.
+func (b *Breaker) probeWait(now time.Time) time.Duration {
+	return min(b.cfg.Cooldown/4, b.probes[0].deadline.Sub(now))
 }
 
 // settle takes a call's verdict.

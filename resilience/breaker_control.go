@@ -19,7 +19,8 @@ func (b *Breaker) State() State {
 func (b *Breaker) Forced() bool { return b.mode.Load() >= modeForcedOpen }
 
 // RetryAfter returns how long the breaker goes on refusing calls; 0 means that one would pass.
-// A breaker that was forced open answers with its cooldown, as nobody knows.
+// While probes are under way it is a guess, a quarter of the cooldown at most. A breaker that was forced open
+// answers with its cooldown, as nobody knows.
 func (b *Breaker) RetryAfter() time.Duration {
 	defer b.deliver()
 	b.mu.Lock()
@@ -33,7 +34,7 @@ func (b *Breaker) RetryAfter() time.Duration {
 		return b.openUntil.Sub(now)
 	case modeHalfOpen:
 		if len(b.probes)+b.recovered >= b.cfg.Probes {
-			return b.probes[0].deadline.Sub(now)
+			return b.probeWait(now)
 		}
 	}
 	return 0

@@ -182,8 +182,8 @@ func TestBreakerLimitsItsProbes(t *testing.T) {
 			go run(t, p, 1, func(context.Context) error { <-release; return nil })
 		}
 		synctest.Wait()
-		if wait := wantRefusal(t, p, "breaker").Wait; wait != 10*time.Second {
-			t.Errorf("told to wait %v, want what the probes have left", wait)
+		if wait := wantRefusal(t, p, "breaker").Wait; wait != 250*time.Millisecond || b.RetryAfter() != wait {
+			t.Errorf("told to wait %v, want a quarter of the cooldown", wait)
 		}
 		release <- struct{}{}
 		synctest.Wait()

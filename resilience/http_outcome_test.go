@@ -132,6 +132,28 @@ func TestHTTPOutcomeOfAConflict(t *testing.T) {
 	}
 }
 
+// The winner of a hedge was declined, but nobody knows about the loser.
+func TestRule19_AHedgedRequestUnderWayIsInDoubt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		p := pipeline(t, resilience.Hedge(time.Second, 2))
+		got, err := resilience.NewTransport(p, resilience.TransportConfig{
+			Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if tries.Add(1) == 1 {
+					time.Sleep(time.Minute)
+				}
+				a, _ := answer(r, http.StatusPaymentRequired)
+				return a, nil
+			}),
+		}).RoundTrip(request(t, "PUT", "b"))
+		if outcome := resilience.HTTPOutcome(got, err); outcome != resilience.InDoubt {
+			t.Errorf("%v, want in doubt", outcome)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 // http.Client hands on what the transport knows of earlier tries.
 func TestHTTPOutcomeThroughAClient(t *testing.T) {
 	t.Parallel()

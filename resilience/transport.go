@@ -121,11 +121,28 @@ type sending struct {
 	used    atomic.Bool // the request's own body went to a try
 
 	mu       sync.Mutex
+	underWay int     // tries
 	outcomes Outcome // the worst of the tries that ended
 }
 
 // try sends the request once.
 func (s *sending) try(ctx context.Context) (*http.Response, error) {
+	s.mu.Lock()
+	s.underWay++
+	s.mu.Unlock()
+	answer, err := s.send(ctx)
+	s.mu.Lock()
+	s.underWay--
+	s.outcomes = max(s.outcomes, OutcomeOf(err))
+	s.mu.Unlock()
+	if err != nil {
+		s.t.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "http try failed", slog.String("host", s.request.URL.Host),
+			slog.Int("attempt", Attempt(ctx)), slog.Any("error", err))
+	}
+	return answer, err
+}
+
+func (s *sending) send(ctx context.Context) (*http.Response, error) {
 	sent := &trip{caller: s.request.Context()}
 	r, err := s.prepare(ctx, sent)
 	if err != nil {
@@ -143,9 +160,8 @@ func (s *sending) try(ctx context.Context) (*http.Response, error) {
 	if !headersIn && answer != nil {
 		// The time was up just as the headers came in: nobody may read a body that is being cut off.
 		drain(answer)
-		answer, err = nil, ctx.Err()
+		return nil, ctx.Err()
 	}
-	s.note(ctx, err)
 	return answer, err
 }
 
@@ -173,19 +189,13 @@ func (s *sending) prepare(ctx context.Context, sent *trip) (*http.Request, error
 	return r, nil
 }
 
-func (s *sending) note(ctx context.Context, err error) {
-	s.mu.Lock()
-	s.outcomes = max(s.outcomes, OutcomeOf(err))
-	s.mu.Unlock()
-	if err != nil {
-		s.t.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "http try failed", slog.String("host", s.request.URL.Host),
-			slog.Int("attempt", Attempt(ctx)), slog.Any("error", err))
-	}
-}
-
+// worst returns the worst outcome of the tries. One that lost a hedge and is still under way is in doubt.
 func (s *sending) worst() Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.underWay > 0 {
+		return InDoubt
+	}
 	return s.outcomes
 }
 
