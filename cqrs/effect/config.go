@@ -14,11 +14,11 @@ import (
 type Outcome int
 
 const (
-	// InDoubt: the call may have had its effect. It is what is assumed when nothing better is known.
+	// InDoubt says that the call may have had its effect. It is what is assumed when nothing better is known.
 	InDoubt Outcome = iota
-	// NotExecuted: the call certainly did not reach the provider.
+	// NotExecuted says that the call certainly did not reach the provider.
 	NotExecuted
-	// Failed: the call was answered and certainly had no effect. A [cqrs.Rejection] is the business's no.
+	// Failed says that the call was answered and certainly had no effect. A [cqrs.Rejection] is the business's no.
 	Failed
 )
 

@@ -24,6 +24,8 @@
 //	cqrs.Handle(processor, capture)
 //	go runner.Run(ctx)
 //
+// [cqrs.Call] waits for that reply; [cqrs.Execute] returns [cqrs.ErrDeferred], since the answer is yet to come.
+//
 // # What is guaranteed
 //
 // An intent is carried out if and only if the transaction that recorded it commits, and settled exactly once. A

@@ -129,20 +129,25 @@ func (k *kind[C, R, I, O]) call(ctx context.Context, rec *Record) (*settlement, 
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	out, err := k.obtain(ctx, rec, intent)
-	if no := cqrs.AsRejection(err); no != nil {
-		return &settlement{no: no, apply: func(ctx context.Context) (any, error) {
-			if k.e.Refuse == nil {
-				return nil, nil
-			}
-			return nil, k.e.Refuse(ctx, cmd, intent, no)
-		}}, nil
-	}
-	if err != nil {
+	no := cqrs.AsRejection(err)
+	if err != nil && no == nil {
 		return nil, err
+	}
+	if no != nil {
+		return k.refusal(cmd, intent, no), nil
 	}
 	return &settlement{apply: func(ctx context.Context) (any, error) {
 		return k.e.Settle(ctx, cmd, intent, out)
 	}}, nil
+}
+
+func (k *kind[C, R, I, O]) refusal(cmd C, intent I, no *cqrs.Rejection) *settlement {
+	return &settlement{no: no, apply: func(ctx context.Context) (any, error) {
+		if k.e.Refuse == nil {
+			return nil, nil
+		}
+		return nil, k.e.Refuse(ctx, cmd, intent, no)
+	}}
 }
 
 func (k *kind[C, R, I, O]) obtain(ctx context.Context, rec *Record, intent I) (O, error) {

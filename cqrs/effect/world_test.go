@@ -147,7 +147,7 @@ func (w *world) effect() effect.Effect[pay, receipt, charge, approval] {
 				return receipt{}, fmt.Errorf("settled with %v outside of a transaction", i)
 			}
 			w.apply("paid " + c.ID)
-			return receipt{o.Ref}, nil
+			return receipt(o), nil
 		},
 		Refuse: func(_ context.Context, c pay, _ charge, no *cqrs.Rejection) error {
 			w.apply("refused " + c.ID + " " + no.Code)

@@ -144,7 +144,7 @@ func TestRepositoryConflict(t *testing.T) {
 			o.confirm()
 			return repo.Save(ctx, o)
 		})
-		stale.Status = "cancelled"
+		stale.Status = "rejected"
 		for name, write := range map[string]func(context.Context, *order) error{"Save": repo.Save, "Delete": repo.Delete} {
 			err := f.work.Do(t.Context(), func(ctx context.Context) error { return write(ctx, stale) })
 			if !errors.Is(err, aggregate.ErrConflict) || !strings.Contains(err.Error(), "o-1") {
@@ -241,7 +241,7 @@ func TestRepositoryManyAtOnce(t *testing.T) {
 			t.Fatalf("published %d events", len(got))
 		}
 		f.do(t, func(ctx context.Context) error {
-			found, err := repo.GetAll(ctx, append(ids, "o-999"))
+			found, err := repo.GetAll(ctx, slices.Concat(ids, []orderID{"o-999"}))
 			if err != nil {
 				return err
 			}

@@ -1,3 +1,4 @@
+// The quick start: a service that places orders, on a SQLite file and nothing else.
 package main
 
 import (

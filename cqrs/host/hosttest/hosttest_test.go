@@ -204,26 +204,8 @@ func TestRule28_TheWholeWayOfAnEffect(t *testing.T) {
 	t.Parallel()
 	svc := hosttest.Open(t, newDB(t, file(t)), catalog)
 	b := &bank{charged: map[string]int{}, lose: map[string]bool{}}
-	runner, err := effect.New(svc.Processor, svc.Effects, effect.Config{MinBackoff: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
 	answers := make(chan string, 1000)
-	cqrs.Handle(svc.Processor, effect.Handler(runner, effect.Effect[charge, string, int, string]{
-		Name:   "payments.charge",
-		Intent: func(_ context.Context, c charge) (string, int, error) { return "key-" + c.ID, c.Cents, nil },
-		Call:   b.call,
-		Settle: func(ctx context.Context, c charge, _ int, ref string) (string, error) {
-			return ref, svc.Sender.Publish(ctx, charged{c.ID, ref})
-		},
-		Refuse: func(ctx context.Context, c charge, _ int, no *cqrs.Rejection) error {
-			return svc.Sender.Publish(ctx, declined{c.ID, no.Code})
-		},
-	}), cqrs.OnReply(func(_ context.Context, e cqrs.Envelope, a cqrs.Answer) error {
-		answers <- e.Key + " " + string(a.Outcome)
-		return nil
-	}))
-	svc.Add(runner)
+	chargeAt(t, svc, b, answers)
 	const n = 100
 	var commands []charge
 	for i := range n {
@@ -241,4 +223,56 @@ func TestRule28_TheWholeWayOfAnEffect(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
+}
+
+// Who calls the command waits for the provider's answer; who executes it is told that it will come later.
+func TestRule28_ACallIsAnsweredWhenTheEffectIsSettled(t *testing.T) {
+	t.Parallel()
+	svc := hosttest.Open(t, newDB(t, file(t)), catalog)
+	b := &bank{charged: map[string]int{}, lose: map[string]bool{"key-1": true}}
+	chargeAt(t, svc, b, make(chan string, 1000))
+	svc.Start()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for svc.Ready(ctx) != nil && ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	if ref, err := cqrs.Call(ctx, svc.Processor, charge{ID: "1", Cents: 5}); err != nil || ref != "ref-key-1" {
+		t.Errorf("Call = %q, %v", ref, err)
+	}
+	_, err := cqrs.Call(ctx, svc.Processor, charge{ID: "2", Cents: 500})
+	if no := cqrs.AsRejection(err); no == nil || no.Code != "limit" {
+		t.Errorf("Call = %v", err)
+	}
+	if _, err := cqrs.Execute(ctx, svc.Processor, charge{ID: "3", Cents: 5}); !errors.Is(err, cqrs.ErrDeferred) {
+		t.Errorf("Execute = %v", err)
+	}
+	svc.Settle()
+	if got := hosttest.Sent[charged](svc); len(got) != 2 {
+		t.Errorf("charged %v", got)
+	}
+}
+
+// chargeAt registers the effect of charging at the bank, and its runner.
+func chargeAt(t *testing.T, svc *hosttest.Service, b *bank, answers chan<- string) {
+	t.Helper()
+	runner, err := effect.New(svc.Processor, svc.Effects, effect.Config{MinBackoff: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cqrs.Handle(svc.Processor, effect.Handler(runner, effect.Effect[charge, string, int, string]{
+		Name:   "payments.charge",
+		Intent: func(_ context.Context, c charge) (string, int, error) { return "key-" + c.ID, c.Cents, nil },
+		Call:   b.call,
+		Settle: func(ctx context.Context, c charge, _ int, ref string) (string, error) {
+			return ref, svc.Sender.Publish(ctx, charged{c.ID, ref})
+		},
+		Refuse: func(ctx context.Context, c charge, _ int, no *cqrs.Rejection) error {
+			return svc.Sender.Publish(ctx, declined{c.ID, no.Code})
+		},
+	}), cqrs.OnReply(func(_ context.Context, e cqrs.Envelope, a cqrs.Answer) error {
+		answers <- e.Key + " " + string(a.Outcome)
+		return nil
+	}))
+	svc.Add(runner)
 }
