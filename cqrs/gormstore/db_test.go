@@ -38,14 +38,16 @@ func (f *fixture) do(t *testing.T, fn func(ctx context.Context) error) {
 // everywhere runs a test on SQLite, and on the servers whose addresses are in the environment.
 func everywhere(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
-	for name, open := range map[string]func(*testing.T) *gorm.DB{
-		"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL,
-	} {
+	for name, open := range openers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, newFixture(t, open(t)))
 		})
 	}
+}
+
+func openers() map[string]func(*testing.T) *gorm.DB {
+	return map[string]func(*testing.T) *gorm.DB{"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL}
 }
 
 func onSQLite(t *testing.T) *fixture {

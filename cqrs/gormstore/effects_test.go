@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/effect"
+	"github.com/surge-go/surge/cqrs/effect/effecttest"
 	"github.com/surge-go/surge/cqrs/gormstore"
 )
 
@@ -57,136 +57,17 @@ func names(records []*effect.Record) string {
 	return strings.Join(ids, " ")
 }
 
-func TestRule28_AnIntentComesBackAsItWasRecorded(t *testing.T) {
+func TestRule28_EffectsConform(t *testing.T) {
 	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		must(t, e.Beat(t.Context(), "me", time.Hour))
-		want := intent("1", "")
-		add(t, f, e, want)
-		got := claim(t, e, "me", 10)
-		if len(got) != 1 || got[0].Keep > time.Hour || got[0].Keep < 59*time.Minute {
-			t.Fatalf("claimed %+v", got)
-		}
-		want.Owner, want.Keep, got[0].Keep = "me", 0, 0
-		if !reflect.DeepEqual(got[0], want) {
-			t.Fatalf("got  %+v\nwant %+v", got[0], want)
-		}
-		// Whoever claims it after a crash must take it for possibly sent.
-		must(t, e.Beat(t.Context(), "me", 0))
-		if again := claim(t, e, "you", 10); len(again) != 1 || !again[0].Doubt {
-			t.Fatalf("claimed %+v", again)
-		}
-	})
-}
-
-func TestRule28_AnIntentIsRecordedWithTheCommitOnly(t *testing.T) {
-	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		boom := errors.New("boom")
-		var mu sync.Mutex
-		committed := map[string]bool{}
-		var wg sync.WaitGroup
-		for i := range 30 {
-			wg.Go(func() {
-				id := fmt.Sprintf("%02d", i)
-				err := f.work.Do(t.Context(), func(ctx context.Context) error {
-					note := func() { mu.Lock(); committed[id] = true; mu.Unlock() }
-					if err := e.Add(ctx, intent(id, ""), note); err != nil || i%3 != 0 {
-						return err
-					}
-					return boom
-				})
-				if (i%3 == 0) != errors.Is(err, boom) {
-					t.Errorf("%s: %v", id, err)
-				}
+	for name, open := range openers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			effecttest.Run(t, func(t *testing.T) effecttest.Fixture {
+				f := newFixture(t, open(t))
+				return effecttest.Fixture{Store: effects(t, f), Do: f.work.Do}
 			})
-		}
-		wg.Wait()
-		got := claim(t, e, "me", 100)
-		if len(got) != 20 || len(committed) != 20 {
-			t.Fatalf("%d stored, %d told", len(got), len(committed))
-		}
-		for _, r := range got {
-			if !committed[r.ID] {
-				t.Errorf("%s is stored but was not told", r.ID)
-			}
-		}
-	})
-}
-
-func TestRule34_OnlyWhatNoLiveOwnerHoldsIsClaimed(t *testing.T) {
-	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		must(t, e.Beat(t.Context(), "alive", time.Hour))
-		must(t, e.Beat(t.Context(), "dead", time.Microsecond))
-		unknown := intent("4", "")
-		unknown.Name = "another"
-		add(t, f, e, intent("1", "alive"), intent("2", "dead"), intent("3", ""), unknown)
-		if got := names(claim(t, e, "me", 1)); got != "2" {
-			t.Fatalf("claimed %q", got)
-		}
-		must(t, e.Beat(t.Context(), "me", time.Hour))
-		if got := names(claim(t, e, "me", 10)); got != "3" {
-			t.Fatalf("claimed %q", got)
-		}
-		if err := e.Beat(t.Context(), "dead", time.Hour); !errors.Is(err, effect.ErrLost) {
-			t.Fatalf("a dead owner beats on: %v", err)
-		}
-		must(t, e.Beat(t.Context(), "alive", time.Hour))
-		must(t, e.Beat(t.Context(), "alive", 0))
-		if got := names(claim(t, e, "me", 10)); got != "1" {
-			t.Fatalf("claimed %q after it was given back", got)
-		}
-	})
-}
-
-// A runner that starts again under its name does not wait for the lease of the run that was killed.
-func TestRule34_AnOwnerSucceedsItself(t *testing.T) {
-	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		for _, owner := range []string{"pay%#1", "payments#1", "#1"} {
-			must(t, e.Beat(t.Context(), owner, time.Hour))
-			add(t, f, e, intent(owner, owner))
-		}
-		must(t, e.Beat(t.Context(), "pay%#2", time.Hour))
-		must(t, e.Beat(t.Context(), "#2", time.Hour))
-		if got := claim(t, e, "pay%#2", 10); names(got) != "pay%#1" || !got[0].Doubt {
-			t.Fatalf("claimed %+v", got)
-		}
-		if err := e.Settle(t.Context(), intent("pay%#1", "pay%#1"), nil); !errors.Is(err, effect.ErrLost) {
-			t.Fatalf("the killed run settles: %v", err)
-		}
-	})
-}
-
-func TestRule28_SettleIsCompareAndSet(t *testing.T) {
-	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		rec := intent("1", "me")
-		add(t, f, e, rec)
-		stale := intent("1", "a former owner")
-		applied := 0
-		apply := func(context.Context) error { applied++; return nil }
-		if err := e.Settle(t.Context(), stale, apply); !errors.Is(err, effect.ErrLost) || applied != 0 {
-			t.Fatalf("Settle by a former owner = %v", err)
-		}
-		boom := errors.New("boom")
-		if err := e.Settle(t.Context(), rec, func(context.Context) error { return boom }); !errors.Is(err, boom) {
-			t.Fatalf("Settle = %v", err)
-		}
-		must(t, e.Settle(t.Context(), rec, apply))
-		if err := e.Settle(t.Context(), rec, apply); !errors.Is(err, effect.ErrLost) || applied != 1 {
-			t.Fatalf("a second Settle = %v, applied %d times", err, applied)
-		}
-		if err := e.Postpone(t.Context(), rec, effect.Postponement{}); !errors.Is(err, effect.ErrLost) {
-			t.Fatalf("Postpone of what is settled = %v", err)
-		}
-	})
+		})
+	}
 }
 
 // Results that come together share a commit, and one that cannot be applied does not stop the others.
@@ -221,25 +102,6 @@ func TestRule28_ManyResultsSettleInFewCommits(t *testing.T) {
 		must(t, f.db.Raw("SELECT count(*) FROM cqrs_effects").Scan(&left).Error)
 		if commits := f.work.Stats().Commits - before; left != 3 || commits > n/3 {
 			t.Fatalf("%d left, %d commits for %d results", left, commits, n)
-		}
-	})
-}
-
-func TestRule28_PostponeAndPark(t *testing.T) {
-	t.Parallel()
-	everywhere(t, func(t *testing.T, f *fixture) {
-		e := effects(t, f)
-		rec, parked := intent("1", "me"), intent("2", "me")
-		add(t, f, e, rec, parked)
-		must(t, e.Postpone(t.Context(), rec, effect.Postponement{Attempts: 3, Error: "refused"}))
-		must(t, e.Postpone(t.Context(), parked, effect.Postponement{Park: true, Error: strings.Repeat("ü", 5000)}))
-		got := claim(t, e, "you", 10)
-		if names(got) != "1" || got[0].Attempts != 3 || got[0].Doubt {
-			t.Fatalf("claimed %+v", got)
-		}
-		must(t, e.Postpone(t.Context(), got[0], effect.Postponement{Delay: time.Hour}))
-		if got := names(claim(t, e, "you", 10)); got != "" {
-			t.Fatalf("claimed %q before its time", got)
 		}
 	})
 }
