@@ -94,7 +94,8 @@ func businessErrors(t *testing.T, reruns int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := i%2 == 0; (a.Outcome == cqrs.OutcomeRejected) != want || want && a.Rejection.Error() != "sold_out: no hats left" {
+		refused := a.Outcome == cqrs.OutcomeRejected
+		if refused != (i%2 == 0) || refused && a.Rejection.Error() != "sold_out: no hats left" {
 			t.Errorf("reply to %s = %+v", env.Token, a)
 		}
 		if env.Causation != fmt.Sprint("m", i) || env.Kind != cqrs.KindReply {

@@ -134,7 +134,8 @@ func TestAsyncAPIDescribesTheCatalog(t *testing.T) {
 	if d.AsyncAPI != "3.0.0" || d.Channels["shop.commands"].Address != "shop.commands" || len(d.Channels) != 2 {
 		t.Errorf("channels = %+v", d.Channels)
 	}
-	if op := d.Operations["shop.place"]; op.Action != "receive" || op.Channel["$ref"] != "#/channels/shop.commands" || op.Reply == nil {
+	op := d.Operations["shop.place"]
+	if op.Action != "receive" || op.Channel["$ref"] != "#/channels/shop.commands" || op.Reply == nil {
 		t.Errorf("command = %+v", op)
 	}
 	if op := d.Operations["shop.placed"]; op.Action != "send" || op.Reply != nil {

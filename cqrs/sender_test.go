@@ -86,7 +86,8 @@ func TestTraceContextTravels(t *testing.T) {
 	if err := s.s.Publish(cqrs.WithEnvelope(t.Context(), env), placed{}); err != nil {
 		t.Fatal(err)
 	}
-	if got := cqrs.EnvelopeFrom(b.sentTo("shop.events")[0]); !strings.Contains(got.TraceParent, "-01000000000000000000000000000000-") {
+	got := cqrs.EnvelopeFrom(b.sentTo("shop.events")[0])
+	if !strings.Contains(got.TraceParent, "-01000000000000000000000000000000-") {
 		t.Errorf("the handler's message lost the trace: %q", got.TraceParent)
 	}
 }
@@ -126,7 +127,8 @@ func (c *callCounter) Close() error { return nil }
 func TestPublishKeepsOrderAndJoinsNeighboursOfATopic(t *testing.T) {
 	t.Parallel()
 	var pub callCounter
-	s, err := cqrs.NewSender(cqrs.NewCatalog(cqrs.Event[placed]{Name: "a.x"}, cqrs.Event[shipped]{Name: "b.x"}), &pub, cqrs.SenderConfig{})
+	c := cqrs.NewCatalog(cqrs.Event[placed]{Name: "a.x"}, cqrs.Event[shipped]{Name: "b.x"})
+	s, err := cqrs.NewSender(c, &pub, cqrs.SenderConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +153,8 @@ func FuzzEnvelope(f *testing.F) {
 		}
 		again := message.NewMessage("id", nil)
 		again.Metadata = e.Metadata()
-		if got := cqrs.EnvelopeFrom(again); !got.OccurredAt.Equal(e.OccurredAt) || got.Version != e.Version || got.Type != e.Type {
+		got := cqrs.EnvelopeFrom(again)
+		if !got.OccurredAt.Equal(e.OccurredAt) || got.Version != e.Version || got.Type != e.Type {
 			t.Fatalf("round trip: %+v, then %+v", e, got)
 		}
 	})

@@ -91,6 +91,8 @@ func (r Retry) delay(n int) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/5+1))
 }
 
+var errUndecided = errors.New("cqrs: no handler decided about the message")
+
 // decisions are what a batch writes about its messages, a statement each.
 type decisions struct {
 	append, reschedule, consume []*Parked
@@ -102,6 +104,9 @@ type decisions struct {
 func (b *batch) settle(ctx context.Context) error {
 	var d decisions
 	for _, it := range b.items {
+		if it.fate == undecided { // never acknowledge what nobody decided about
+			b.fail(it, errUndecided)
+		}
 		b.decide(&d, it)
 	}
 	return b.write(ctx, &d)
@@ -256,6 +261,9 @@ func (b *batch) finish() {
 }
 
 func (b *batch) report(it *item) {
+	if it.err == nil || it.fate == behind {
+		return
+	}
 	log := b.p.log.With("id", it.d.Envelope.ID, "type", it.d.Envelope.Type, "topic", it.d.Topic)
 	switch {
 	case it.fate == dead:
