@@ -39,6 +39,7 @@ var walls = []struct {
 	{"cqrs/localbus", []string{"cqrs"}},
 	{"cqrs/projection", []string{"cqrs"}},
 	{"cqrs/effect", []string{"cqrs"}},
+	{"cqrs/effect/effecttest", []string{"cqrs", "cqrs/effect"}},
 	{"cqrs/protobuf", []string{"cqrs"}},
 	{"cqrs/cqrstest", []string{"cqrs", "cqrs/aggregate"}},
 	{"cqrs/gormstore", []string{"cqrs", "cqrs/aggregate", "cqrs/effect", "outbox/uow"}},
