@@ -74,6 +74,9 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := keepConnections(u.db); err != nil {
+		return err
+	}
 	c := host.Config{
 		Transport: u.cfg.Bus, UnitOfWork: uow.Config{MaxShare: orElse(u.cfg.Batch, 256)},
 		Relay: outbox.RelayConfig{Batch: u.cfg.Batch},
@@ -103,6 +106,18 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	}
 	u.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	return err
+}
+
+// keepConnections keeps the connections of all readers. Opening one costs more than most of its statements.
+func keepConnections(db *gorm.DB) error {
+	const most = 16
+	pool, err := db.DB()
+	if err != nil {
+		return err
+	}
+	pool.SetMaxOpenConns(most)
+	pool.SetMaxIdleConns(most)
+	return nil
 }
 
 func orElse(n, standard int) int {
