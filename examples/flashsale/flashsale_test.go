@@ -64,7 +64,7 @@ func TestUnsafeShowsItsDamage(t *testing.T) {
 	}
 }
 
-// run starts the test binary as the program, so that it can be killed.
+// start runs the test binary as the program, so that it can be killed.
 func start(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
@@ -166,7 +166,8 @@ func TestWrongUsageIsOneClearLine(t *testing.T) {
 	if code := program(nil, func(string) string { return "many" }, &bytes.Buffer{}, &stderr); code != 2 {
 		t.Errorf("SURGE_BATCH=many: exit code %d, %q", code, &stderr)
 	}
-	if code := program([]string{"-h"}, noEnv, &bytes.Buffer{}, &stderr); code != 0 || !strings.Contains(stderr.String(), "-unsafe") {
+	code := program([]string{"-h"}, noEnv, &bytes.Buffer{}, &stderr)
+	if code != 0 || !strings.Contains(stderr.String(), "-unsafe") {
 		t.Errorf("-h: exit code %d, %q", code, &stderr)
 	}
 }

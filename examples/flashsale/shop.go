@@ -90,7 +90,9 @@ func (s *shop) open(ctx context.Context) error {
 
 // openBus makes the bus. Events that nobody reads are news for whoever comes, and there may be nobody.
 func (s *shop) openBus() {
-	s.bus = localbus.New(localbus.Config{Discard: true, Partitions: 8, InTransaction: uow.In, Wait: time.Minute, Logger: s.log})
+	s.bus = localbus.New(localbus.Config{
+		Discard: true, Partitions: 8, InTransaction: uow.In, Wait: time.Minute, Logger: s.log,
+	})
 	s.onClose(s.bus.Close)
 }
 

@@ -103,11 +103,11 @@ func (a *aggregator) fetch(r *http.Request, i int) partResult {
 		status, detail := explain(err)
 		return partResult{status: status, detail: detail}
 	}
+	defer func() { _ = res.Body.Close() }()
 	return readPart(res)
 }
 
 func readPart(res *http.Response) partResult {
-	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxPart+1))
 	switch {
 	case res.StatusCode != http.StatusOK:

@@ -199,13 +199,15 @@ func TestAdmissionWithoutAGaugeReadingLetsPass(t *testing.T) {
 	ask := door(t, gateway.Config{
 		Services: map[string][]string{"order": {serve(t, echo)}},
 		Routes:   []gateway.Route{{Upstream: "POST /api/x", Service: "order", Downstream: "/v1/x", Admit: true}},
-		Admission: gateway.Admission{Limit: 1, Interval: time.Millisecond, Wait: 5 * time.Second, Gauge: func(*http.Client) (int, error) {
-			select {
-			case asked <- struct{}{}:
-			default:
-			}
-			return 0, errors.New("down")
-		}},
+		Admission: gateway.Admission{
+			Limit: 1, Interval: time.Millisecond, Wait: 5 * time.Second, Gauge: func(*http.Client) (int, error) {
+				select {
+				case asked <- struct{}{}:
+				default:
+				}
+				return 0, errors.New("down")
+			},
+		},
 	})
 	<-asked
 	for range 5 {
@@ -289,7 +291,9 @@ func TestRule31_OnlyGETIsRetried(t *testing.T) {
 func TestTimeoutIs504(t *testing.T) {
 	t.Parallel()
 	ask := door(t, gateway.Config{
-		Services: map[string][]string{"order": {serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}},
+		Services: map[string][]string{"order": {serve(t, func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})}},
 		Routes: []gateway.Route{{
 			Upstream: "GET /api/x", Service: "order", Downstream: "/v1/x", Timeout: 20 * time.Millisecond,
 		}},
@@ -366,17 +370,19 @@ func TestAggregateServesWhatItHas(t *testing.T) {
 
 func TestTableIsChecked(t *testing.T) {
 	t.Parallel()
+	type table = []gateway.Route
+	const to = "order"
 	base := map[string][]string{"order": {"http://127.0.0.1:1"}}
 	for want, cfg := range map[string]gateway.Config{
-		"no service":      {Services: base, Routes: []gateway.Route{{Upstream: "GET /a", Service: "x", Downstream: "/a"}}},
-		"/ops":            {Services: base, Routes: []gateway.Route{{Upstream: "GET /a", Service: "order", Downstream: "/ops/x"}}},
-		"{id}":            {Services: base, Routes: []gateway.Route{{Upstream: "GET /a", Service: "order", Downstream: "/v1/{id}"}}},
-		"32 bytes":        {Services: base, Routes: []gateway.Route{{Upstream: "GET /a", Service: "order", Downstream: "/a", Auth: true}}},
-		"Cache":           {Services: base, Routes: []gateway.Route{{Upstream: "POST /a", Service: "order", Downstream: "/a", Cache: 1}}},
+		"no service":      {Services: base, Routes: table{{Upstream: "GET /a", Service: "x", Downstream: "/a"}}},
+		"/ops":            {Services: base, Routes: table{{Upstream: "GET /a", Service: "order", Downstream: "/ops/x"}}},
+		"{id}":            {Services: base, Routes: table{{Upstream: "GET /a", Service: "order", Downstream: "/v1/{id}"}}},
+		"32 bytes":        {Services: base, Routes: table{{Upstream: "GET /a", Service: to, Downstream: "/a", Auth: true}}},
+		"Cache":           {Services: base, Routes: table{{Upstream: "POST /a", Service: to, Downstream: "/a", Cache: 1}}},
 		"base URL":        {Services: map[string][]string{"order": {"nonsense"}}},
 		"no instance":     {Services: map[string][]string{"order": {}}},
 		"Admission.Limit": {Admission: gateway.Admission{Gauge: func(*http.Client) (int, error) { return 0, nil }}},
-		"conflicts": {Services: base, Routes: []gateway.Route{
+		"conflicts": {Services: base, Routes: table{
 			{Upstream: "GET /a", Service: "order", Downstream: "/a"}, {Upstream: "GET /a", Service: "order", Downstream: "/b"},
 		}},
 		"parts": {Services: base, Aggregates: []gateway.Aggregate{{Upstream: "GET /a"}}},

@@ -226,11 +226,11 @@ func (b *buyer) request(ctx context.Context, method, path, key string, body []by
 		b.meter.count(func(s *Stats) { s.Failed++ })
 		return reply{}
 	}
+	defer func() { _ = res.Body.Close() }()
 	return b.read(res)
 }
 
 func (b *buyer) read(res *http.Response) reply {
-	defer func() { _ = res.Body.Close() }()
 	r := reply{status: res.StatusCode}
 	if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil {
 		r.wait = time.Duration(s) * time.Second

@@ -23,7 +23,6 @@ type shop struct {
 	seen    map[string][]time.Time
 	bodies  map[string]map[string]bool
 	journal string
-	early   []string // promises that were counted before they were written
 	done    context.CancelFunc
 	enough  int
 	total   int

@@ -93,7 +93,8 @@ func TestDeclinedIsAnAnswer(t *testing.T) {
 	if a.Status != 409 || a.JSON["code"] != "declined" {
 		t.Fatalf("%+v", a)
 	}
-	if again := f.post(t, "k-1", "/v1/payments", `{"order_id":"o-1","card":"declined-1","amount":5}`); again.Body != a.Body {
+	again := f.post(t, "k-1", "/v1/payments", `{"order_id":"o-1","card":"declined-1","amount":5}`)
+	if again.Body != a.Body {
 		t.Errorf("another answer: %+v", again)
 	}
 	if v := f.post(t, "k-2", "/v1/payments/o-1/void", ""); v.Status != 409 {

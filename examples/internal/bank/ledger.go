@@ -125,23 +125,22 @@ func (b *Bank) transact(batch []*job) error {
 	return tx.Commit()
 }
 
-// enter performs one operation: it finds the answer given before under the key, or writes a row.
+// enter performs one operation: it writes a row, or finds the answer given before under the key.
 func enter(ctx context.Context, tx *sql.Tx, op operation) (answer, error) {
-	if op.key != "" {
-		a, err := replay(ctx, tx, op)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return a, err
-		}
-	}
 	of, refused, err := judge(ctx, tx, op)
 	if err != nil {
 		return answer{}, err
 	}
 	res, err := tx.ExecContext(ctx, `INSERT INTO ledger (operation, reference, card, amount, of, refused, idem_key, at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, op.Operation, op.Reference, op.Card, op.Amount, of, refused,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idem_key) DO NOTHING`,
+		op.Operation, op.Reference, op.Card, op.Amount, of, refused,
 		sql.NullString{String: op.key, Valid: op.key != ""}, time.Now().UnixMicro())
 	if err != nil {
 		return answer{}, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		a, failed := replay(ctx, tx, op)
+		return a, errors.Join(err, failed)
 	}
 	seq, err := res.LastInsertId()
 	return answer{Name: name(op.Operation, seq), Refused: refused}, err

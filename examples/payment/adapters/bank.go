@@ -78,11 +78,11 @@ func (b *Bank) Do(ctx context.Context, key string, r domain.Request) (domain.Ans
 	if err != nil {
 		return domain.Answer{}, fmt.Errorf("bank: %w", err)
 	}
+	defer func() { _ = res.Body.Close() }()
 	return read(res)
 }
 
 func read(res *http.Response) (domain.Answer, error) {
-	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
 		err := fmt.Errorf("bank: status %d", res.StatusCode)
 		return domain.Answer{}, resilience.WithOutcome(err, resilience.HTTPOutcome(res, nil))

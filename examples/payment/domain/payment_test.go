@@ -68,10 +68,11 @@ func TestDeclinedIsTheEnd(t *testing.T) {
 func TestKeysTellOperationsAndPaymentsApart(t *testing.T) {
 	t.Parallel()
 	id := domain.PaymentID("o-1")
-	if id.Key(domain.OpCapture) != id.Key(domain.OpCapture) {
+	if again := domain.PaymentID("o-1"); id.Key(domain.OpCapture) != again.Key(domain.OpCapture) {
 		t.Error("the same operation has two keys")
 	}
-	if id.Key(domain.OpCapture) == id.Key(domain.OpVoid) || id.Key(domain.OpVoid) == domain.PaymentID("o-2").Key(domain.OpVoid) {
+	other := domain.PaymentID("o-2")
+	if id.Key(domain.OpCapture) == id.Key(domain.OpVoid) || id.Key(domain.OpVoid) == other.Key(domain.OpVoid) {
 		t.Error("two operations share a key")
 	}
 }

@@ -93,7 +93,8 @@ type step[C cqrs.Request[R], R any] = saga.Step[Fulfilment, C, R]
 
 // Fulfil takes an order from placed to dispatched. Up to the charge everything can be undone; the charge is the
 // point of no return, and what stands behind it was made firm before it and cannot fail for a business reason. A
-// customer who cancels in time has everything undone; one who cancels later gets the money back, and the shop its goods.
+// customer who cancels in time has everything undone; one who cancels later gets the money back, and the shop the
+// goods.
 var Fulfil = saga.MustDefine("fulfil-order", 1,
 	saga.Local[Fulfilment]{Name: "accept", Undo: saga.Command((*Fulfilment).reject)},
 	step[contracts.ReserveStock, contracts.StockReserved]{
