@@ -59,7 +59,9 @@
 // # What is not
 //
 // Without a unit of work a failed handler's effects stay. Without an inbox, messages that come twice run twice. Order
-// between topics, and between keys, is not kept. A [Call] whose context ends has an unknown outcome.
+// between topics, and between keys, is not kept. A [Call] whose context ends has an unknown outcome. A handler that
+// ignores its context holds up its lane until it returns; only its transaction is closed (by the unit of work). A
+// message that kills the process whenever it runs is not recognised as such.
 //
 // # When something fails
 //

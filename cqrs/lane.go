@@ -244,7 +244,10 @@ func (l *lane) transact(items []*item) error {
 		}
 		defer unlock()
 	}
-	if err := l.r.p.do(ctx, func(ctx context.Context) error { return b.run(ctx, names) }); err != nil {
+	start := time.Now()
+	err := l.r.p.do(ctx, func(ctx context.Context) error { return b.run(ctx, names) })
+	l.r.took(time.Since(start))
+	if err != nil {
 		return err
 	}
 	b.finish()

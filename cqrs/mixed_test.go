@@ -150,3 +150,41 @@ func TestAnEventWithBothKindsOfHandlers(t *testing.T) {
 		})
 	})
 }
+
+// A process that dies with leased messages must not hold them up for long.
+func TestRule04_ALeaseFollowsHowLongHandlersTake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		ttls := &leases{parking: parking{b}}
+		cfg.Parking = ttls
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(ctx context.Context, n note) error {
+			if n.Text == "slow" {
+				time.Sleep(6 * time.Second) // virtual
+			}
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		if got := ttls.last.Load(); got != int64(5*time.Second) {
+			t.Errorf("first lease = %v", time.Duration(got))
+		}
+		s.deliver("shop.commands", noteMsg("1", "a", "slow"))
+		time.Sleep(10 * time.Second)
+		if got := ttls.last.Load(); got != int64(24*time.Second) {
+			t.Errorf("lease = %v, want four times the slowest transaction", time.Duration(got))
+		}
+	})
+}
+
+type leases struct {
+	parking
+	last atomic.Int64
+}
+
+func (l *leases) Lease(ctx context.Context, group string, n int, ttl time.Duration) ([]*cqrs.Parked, error) {
+	l.last.Store(int64(ttl))
+	return l.parking.Lease(ctx, group, n, ttl)
+}

@@ -56,9 +56,24 @@ func (r *runner) idle() bool {
 	}
 }
 
-// leaseFor is how long a leased message belongs to this process: long enough for the batches before it.
+const shortestLease = 5 * time.Second
+
+// leaseFor is how long a leased message belongs to this process, and so how long it waits when the process dies.
+// A lease that ends too early does no harm, for it is checked when the message is consumed: the run is in vain, and
+// the next lease is longer.
 func (r *runner) leaseFor() time.Duration {
-	return 2*max(r.p.cfg.HandlerTimeout, 5*time.Second) + 5*time.Second
+	longest := max(r.p.cfg.HandlerTimeout, 0) + shortestLease
+	return max(shortestLease, min(4*time.Duration(r.slowest.Load()), longest))
+}
+
+// took notes how long a transaction took.
+func (r *runner) took(d time.Duration) {
+	for {
+		old := r.slowest.Load()
+		if int64(d) <= old || r.slowest.CompareAndSwap(old, int64(d)) {
+			return
+		}
+	}
 }
 
 // runDue leases due messages, has their lanes run them, and waits for the outcome.

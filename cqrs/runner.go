@@ -30,6 +30,7 @@ type runner struct {
 	intake  context.Context // ends when the intake is to stop
 	failed  chan error
 	pollNow chan struct{}
+	slowest atomic.Int64 // nanoseconds of the longest transaction so far
 	due     atomic.Int64 // unix nanoseconds by this process's clock of the earliest known due time; 0: none
 }
 
