@@ -28,7 +28,7 @@ func (p *pool) ExecContext(ctx context.Context, query string, args ...any) (sql.
 	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
-	res, err := p.f.tx.exec.ExecContext(ctx, query, args...)
+	res, err := p.f.tx.exec.ExecContext(p.lasting(ctx), query, args...)
 	p.after(kind, err, err == nil && changed(kind, res))
 	return res, err
 }
@@ -38,8 +38,8 @@ func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sq
 	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
-	rows, err := p.f.tx.exec.QueryContext(ctx, query, args...)
-	p.after(kind, err, kind != read)
+	rows, err := p.f.tx.exec.QueryContext(p.lasting(ctx), query, args...)
+	p.after(kind, err, kind != read && kind != save)
 	return rows, err
 }
 
@@ -48,8 +48,8 @@ func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *
 	if err := p.before(ctx, kind); err != nil {
 		return errorRow(ctx, err)
 	}
-	row := p.f.tx.exec.QueryRowContext(ctx, query, args...)
-	p.after(kind, row.Err(), kind != read)
+	row := p.f.tx.exec.QueryRowContext(p.lasting(ctx), query, args...)
+	p.after(kind, row.Err(), kind != read && kind != save)
 	return row
 }
 
@@ -63,6 +63,16 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
+// lasting returns the context for a statement. A statement that could be canceled costs a goroutine in SQLite's
+// driver and one more in database/sql. SQLite works in this process and waits for nobody, so its statements run to
+// their end, and the next one is refused.
+func (p *pool) lasting(ctx context.Context) context.Context {
+	if p.f.tx.unit.dialect == sqlite {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
 func (p *pool) Commit() error   { return errOwner }
 func (p *pool) Rollback() error { return errOwner }
 
@@ -74,7 +84,11 @@ func (p *pool) before(ctx context.Context, k kind) error {
 	if err := p.f.usable(); err != nil && (k != rollbackTo || p.f.tx.doomed()) {
 		return err
 	}
-	// A failed statement of any kind poisons a PostgreSQL transaction; elsewhere only writes need undoing.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// A failed statement of any kind poisons a PostgreSQL transaction; elsewhere only writes need undoing, and fn's
+	// own savepoint must come after ours, or rolling back to it would take ours away.
 	if k != rollbackTo && (k != read || p.f.tx.unit.dialect == postgres) {
 		return p.f.protect(ctx)
 	}
@@ -84,6 +98,7 @@ func (p *pool) before(ctx context.Context, k kind) error {
 // after notes what a statement did.
 func (p *pool) after(k kind, err error, wrote bool) {
 	t := p.f.tx
+	ended := err != nil && (t.unit.dialect.ends(err) || t.gone(err))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -92,7 +107,7 @@ func (p *pool) after(k kind, err error, wrote bool) {
 		if k == rollbackTo {
 			p.f.poisoned = nil
 		}
-	case t.unit.dialect.ends(err):
+	case ended:
 		if t.doom == nil {
 			t.doom = err
 		}
@@ -119,7 +134,8 @@ type kind int
 const (
 	read       kind = iota
 	change          // INSERT, UPDATE, DELETE: it wrote if rows were affected
-	rollbackTo      // ROLLBACK TO SAVEPOINT, by gorm's nested Transaction
+	save            // SAVEPOINT, by gorm's nested Transaction
+	rollbackTo      // ROLLBACK TO SAVEPOINT, by the same
 	other           // counts as a write
 )
 
@@ -137,8 +153,10 @@ func kindOf(query string) kind {
 		word = q[:i]
 	}
 	switch strings.ToUpper(word) {
-	case "SELECT", "SHOW", "VALUES", "SAVEPOINT", "RELEASE":
+	case "SELECT", "SHOW", "VALUES", "RELEASE":
 		return read
+	case "SAVEPOINT":
+		return save
 	case "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE":
 		return change
 	case "ROLLBACK":
@@ -148,7 +166,7 @@ func kindOf(query string) kind {
 }
 
 func changed(k kind, res sql.Result) bool {
-	if k == read || k == rollbackTo {
+	if k == read || k == save || k == rollbackTo {
 		return false
 	}
 	if k == change {
