@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -18,7 +19,7 @@ const (
 func (s Step[S, C, R]) build(z *S) *flow.Node {
 	n := &flow.Node{
 		Kind: flow.Step, Name: s.Name, Pivot: s.Pivot, Then: flow.Exhausted(s.Exhausted),
-		Sends: typeName[C](), Gets: typeName[R](), Timeout: s.Timeout,
+		Sends: typeName[C](), Gets: typeName[R](), Timeout: s.Timeout, Message: reflect.TypeFor[C](),
 		NewReply: func() any { return new(R) },
 	}
 	if s.Timeout == 0 {
@@ -56,7 +57,7 @@ func (l Local[S]) build(z *S) *flow.Node {
 
 func (w Wait[S, E]) build(*S) *flow.Node {
 	n := &flow.Node{
-		Kind: flow.Wait, Name: w.Name, Timeout: w.Timeout, Gets: typeName[E](),
+		Kind: flow.Wait, Name: w.Name, Timeout: w.Timeout, Gets: typeName[E](), Message: reflect.TypeFor[E](),
 		NewEvent: func() any { return new(E) },
 	}
 	if w.On != nil {

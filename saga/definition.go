@@ -125,7 +125,9 @@ func (u undo[S]) compensates(*S) *flow.Undo { f := flow.Undo(u); return &f }
 
 // Command is a compensation that sends the command f builds to the service that owns it. f is pure.
 func Command[S, C any](f func(*S) C) Compensation[S] {
-	return undo[S]{Sends: typeName[C](), Build: func(s any) any { return f(s.(*S)) }}
+	return undo[S]{
+		Sends: typeName[C](), Message: reflect.TypeFor[C](), Build: func(s any) any { return f(s.(*S)) },
+	}
 }
 
 // Nothing says, for a step that only looks, that there is nothing to undo.

@@ -206,6 +206,11 @@ func on[E any](e *Engine, f func(E, *cqrs.Delivery) ([]work, error)) {
 // listen subscribes to the events that the definition waits for, and checks the types of its commands.
 func (s *Saga[S]) listen() {
 	g := s.d.graph
+	for _, t := range g.Commands() {
+		if info, ok := s.e.p.Catalog().LookupType(t); !ok || info.Kind != cqrs.KindCommand {
+			s.e.fault("%s sends %s, which is no command in the catalog", g.Name, t)
+		}
+	}
 	for _, nodes := range g.Waits() {
 		n := nodes[0]
 		if n.Key == nil {

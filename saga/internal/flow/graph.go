@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -57,15 +58,17 @@ type Node struct {
 	Max     time.Duration // longest backoff
 	Then    Exhausted     // what follows a step in doubt
 
-	Sends, Gets string   // names of message types, for the hash and the drawing
-	Faults      []string // what the node's builder found wrong
-	Proto       *Graph   // sub: the graph to put in its place; cleared by New
+	Sends, Gets string       // names of message types, for the hash and the drawing
+	Message     reflect.Type // step: of the command; wait: of the event
+	Faults      []string     // what the node's builder found wrong
+	Proto       *Graph       // sub: the graph to put in its place; cleared by New
 }
 
 // An Undo builds the command that compensates a node.
 type Undo struct {
-	Build func(state any) any // nil: there is nothing to undo
-	Sends string
+	Build   func(state any) any // nil: there is nothing to undo
+	Sends   string
+	Message reflect.Type
 }
 
 // Exhausted says what follows a step whose outcome stays unknown.
@@ -102,6 +105,20 @@ func (g *Graph) HasLocals() bool { return g.locals }
 
 // Pivot returns the pivot, or nil.
 func (g *Graph) Pivot() *Node { return g.pivot }
+
+// Commands returns the types of everything that the graph sends.
+func (g *Graph) Commands() []reflect.Type {
+	var list []reflect.Type
+	g.Each(func(n *Node) {
+		if n.Kind == Step {
+			list = append(list, n.Message)
+		}
+		if n.Undo != nil && n.Undo.Build != nil {
+			list = append(list, n.Undo.Message)
+		}
+	})
+	return list
+}
 
 // Waits returns the names of the event types that the graph waits for, each with a node.
 func (g *Graph) Waits() map[string][]*Node { return g.waits }
@@ -141,7 +158,7 @@ func New(name string, version int, blank func() any, nodes []*Node) (*Graph, []s
 	}
 	g.Root = &Node{Kind: Root, Kids: main}
 	c.check(g)
-	g.index()
+	g.index(&c)
 	g.Hash = hash(g)
 	return g, c.faults
 }
@@ -164,7 +181,7 @@ func clone(n *Node, prefix, frame string) *Node {
 	return &c
 }
 
-func (g *Graph) index() {
+func (g *Graph) index(c *checker) {
 	g.Each(func(n *Node) {
 		g.byName[n.Name] = n
 		switch {
@@ -173,6 +190,9 @@ func (g *Graph) index() {
 		case n.Kind == Local && n.Run != nil:
 			g.locals = true
 		case n.Kind == Wait:
+			if same := g.waits[n.Gets]; same != nil && same[0].Message != n.Message {
+				c.fault("%s: waits for another %s than %s does: events need distinct names", n.Name, n.Gets, same[0].Name)
+			}
 			g.waits[n.Gets] = append(g.waits[n.Gets], n)
 		}
 	})

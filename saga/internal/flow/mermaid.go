@@ -10,7 +10,7 @@ import (
 func (g *Graph) Mermaid(c *Cursor) string {
 	d := &drawing{ids: map[string]string{}, c: c}
 	d.line("flowchart TD")
-	d.line("  begin([%s v%d])", quote(g.Name), g.Version)
+	d.line("  begin([%s])", quote(fmt.Sprintf("%s v%d", g.Name, g.Version)))
 	last := d.nodes([]string{"begin"}, g.Root.Kids)
 	d.line("  finish([completed])")
 	d.join(last, "finish", "")
