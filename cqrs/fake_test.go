@@ -22,8 +22,8 @@ type db struct {
 	state   tables
 	commits int
 	claims  [][]string
-	reruns  int   // every outermost Do runs its function this many times more, undoing each
-	refuse  error // Do's commit fails with it
+	reruns  int                 // every outermost Do runs its function this many times more, undoing each
+	refuse  func(*tables) error // the commit fails with its error
 
 	busMu sync.Mutex
 	subs  map[string][]chan *message.Message
@@ -95,11 +95,14 @@ func (b *db) Do(ctx context.Context, fn func(context.Context) error) error {
 	for range b.reruns {
 		_ = b.part(ctx, func(ctx context.Context) error { _ = fn(ctx); return errUndo })
 	}
-	if err := b.part(ctx, fn); err != nil {
+	err := b.part(ctx, func(ctx context.Context) error {
+		if err := fn(ctx); err != nil || b.refuse == nil {
+			return err
+		}
+		return b.refuse(&b.state)
+	})
+	if err != nil {
 		return err
-	}
-	if b.refuse != nil {
-		return b.refuse
 	}
 	b.commits++
 	b.relay()

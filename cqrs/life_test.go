@@ -258,7 +258,7 @@ func TestAStoreThatIsAwayCostsNoAttempt(t *testing.T) {
 		s.run()
 		synctest.Wait()
 		b.mu.Lock()
-		b.refuse = errors.New("disk full")
+		b.refuse = func(*tables) error { return errors.New("disk full") }
 		b.mu.Unlock()
 		m := noteMsg("1", "a", "")
 		s.deliver("shop.commands", m)
