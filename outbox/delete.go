@@ -25,10 +25,13 @@ func (r *Relay) deleteLoop(ctx context.Context) {
 			}
 			continue
 		}
-		gone, err := r.deleteRows(context.WithoutCancel(ctx), batch)
-		r.settleAcked(batch, gone, err)
+		held, err := r.deleteRows(context.WithoutCancel(ctx), batch)
+		left := r.settleAcked(batch, held, err)
 		if err == nil {
 			tries = 0
+			if left {
+				_ = sleep(ctx, minPoll) // the lease loop finds out in a moment
+			}
 			continue
 		}
 		r.cfg.Logger.Warn("outbox cannot delete what it published", "rows", len(batch), "error", err)
@@ -49,30 +52,44 @@ func (r *Relay) takeAcked() []record {
 	return batch
 }
 
-// settleAcked notes what became of published messages: deleted, not ours to delete, or to be tried again.
-func (r *Relay) settleAcked(batch []record, gone []int64, err error) {
+// settleAcked notes what became of published messages: deleted, not ours any longer, or to be tried again. It
+// reports whether some are left because memory and database disagree about a lease.
+func (r *Relay) settleAcked(batch []record, held map[int]bool, err error) (left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		r.acked = append(batch, r.acked...)
-		return
+		return false
 	}
 	for i := range batch {
-		r.flying[batch[i].shard]--
+		rec := &batch[i]
+		if _, ours := r.held[rec.shard]; ours && !held[rec.shard] && !r.ending() {
+			r.acked = append(r.acked, *rec)
+			left = true
+			continue
+		}
+		r.flying[rec.shard]--
+		r.removed = append(r.removed, rec.seq)
 	}
-	r.removed = append(r.removed, gone...)
 	r.handOver()
+	return left
 }
 
-// deleteRows deletes by exact key the rows of shards that are ours by the database's word, and returns the keys
-// that are settled. Rows of a shard that was lost stay: its new owner publishes them again, and deletes them.
-func (r *Relay) deleteRows(ctx context.Context, batch []record) (settled []int64, err error) {
-	for i := range batch {
-		settled = append(settled, batch[i].seq)
+// ending reports whether the relay is to stop.
+func (r *Relay) ending() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
 	}
+}
+
+// deleteRows deletes by exact key the rows of shards that are ours by the database's word, and returns those shards.
+// Rows of a shard that was lost stay: its new owner publishes them again, and deletes them.
+func (r *Relay) deleteRows(ctx context.Context, batch []record) (held map[int]bool, err error) {
 	remove := func(ctx context.Context, conn gorm.ConnPool) error {
-		held, err := r.heldIn(ctx, conn, "")
-		if err != nil {
+		if held, err = r.heldIn(ctx, conn, ""); err != nil {
 			return err
 		}
 		seqs := make([]int64, 0, len(batch))
@@ -90,11 +107,13 @@ func (r *Relay) deleteRows(ctx context.Context, batch []record) (settled []int64
 		return err
 	}
 	if r.dialect.postgres() {
-		return settled, r.relaxed(ctx, remove)
+		err = r.relaxed(ctx, remove)
+	} else {
+		err = r.unit.Do(ctx, func(ctx context.Context) error {
+			return remove(ctx, uow.DB(ctx).Statement.ConnPool)
+		})
 	}
-	return settled, r.unit.Do(ctx, func(ctx context.Context) error {
-		return remove(ctx, uow.DB(ctx).Statement.ConnPool)
-	})
+	return held, err
 }
 
 // relaxed runs fn in a PostgreSQL transaction that does not wait for the disk, with plans that keep to the primary

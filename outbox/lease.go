@@ -223,6 +223,15 @@ func (r *Relay) lose(shard int) {
 		}
 	}
 	r.barred[shard] = 0
+	// What was to move is still in the outbox; it goes on from there, under whoever has the shard.
+	r.moves = slices.DeleteFunc(r.moves, func(m move) bool {
+		if m.rec.shard != shard {
+			return false
+		}
+		r.flying[shard]--
+		r.removed = append(r.removed, m.rec.seq)
+		return true
+	})
 }
 
 // releasable lists the shards that are to be handed over and have nothing under way.

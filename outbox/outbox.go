@@ -79,16 +79,10 @@ func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
 		}
 		records[i] = r
 	}
-	for from := 0; from < len(msgs); {
-		ctx := msgs[from].Context()
-		to := from + 1
-		for to < len(msgs) && msgs[to].Context() == ctx {
-			to++
-		}
-		if err := uow.BeforeCommitLast(ctx, o, o.flush, records[from:to]...); err != nil {
+	for i, m := range msgs {
+		if err := uow.BeforeCommitLast(m.Context(), o, o.flush, records[i]); err != nil {
 			return fmt.Errorf("outbox: publish to %s: %w", topic, err)
 		}
-		from = to
 	}
 	return nil
 }

@@ -357,3 +357,37 @@ func TestRunAgain(t *testing.T) {
 		t.Errorf("published %s", got)
 	}
 }
+
+// A refused message whose key fills the topic's memory must not pass for a publisher that is down.
+func TestRefusedMessageInFrontOfAFullBuffer(t *testing.T) {
+	t.Parallel()
+	to := &scripted{script: func(_ string, msgs []*message.Message) error {
+		if slices.ContainsFunc(msgs, func(m *message.Message) bool { return m.UUID == "bad" }) {
+			return errors.New("refused")
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{Batch: 2, Buffer: 4, Attempts: 3})
+	ids := []string{"bad"}
+	for i := range 20 {
+		ids = append(ids, fmt.Sprint("k", i))
+	}
+	f.publish(t, "topic", "k", ids...)
+	n := 0
+	within(t, "the message is dead and its key goes on", func() bool {
+		f.publish(t, "topic", "other", fmt.Sprint("other", n))
+		n++
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Dead == 1 && slices.Contains(to.ids(), "k19")
+	})
+	f.drain(t)
+	var got []string
+	for _, id := range to.ids() {
+		if id[0] == 'k' {
+			got = append(got, id)
+		}
+	}
+	if !slices.Equal(got, ids[1:]) {
+		t.Errorf("published %v", got)
+	}
+}

@@ -216,10 +216,10 @@ func (r *Relay) storeMoves(ctx context.Context) error {
 	if len(moves) == 0 {
 		return nil
 	}
-	err := r.unit.Do(ctx, func(ctx context.Context) error {
+	var held map[int]bool
+	err := r.unit.Do(ctx, func(ctx context.Context) (err error) {
 		conn := uow.DB(ctx).Statement.ConnPool
-		held, err := r.heldIn(ctx, conn, r.dialect.update)
-		if err != nil {
+		if held, err = r.heldIn(ctx, conn, r.dialect.update); err != nil {
 			return err
 		}
 		return r.moveRows(ctx, conn, moves, held)
@@ -230,9 +230,17 @@ func (r *Relay) storeMoves(ctx context.Context) error {
 		r.moves = append(moves, r.moves...)
 		return err
 	}
+	again := map[int]bool{}
 	for i := range moves {
-		r.flying[moves[i].rec.shard]--
+		shard := moves[i].rec.shard
+		r.flying[shard]--
 		r.removed = append(r.removed, moves[i].rec.seq)
+		if _, ours := r.held[shard]; ours && !held[shard] {
+			again[shard] = true // lost and won back meanwhile: the rows are still in the outbox
+		}
+	}
+	if len(again) > 0 {
+		r.readAgain(again)
 	}
 	r.handOver()
 	return nil

@@ -4,6 +4,7 @@ import "time"
 
 const (
 	probes    = 4  // failures in a row, before any success, after which a sweep takes the publisher to be down
+	thorough  = 64 // the same, for the sweep that follows when all lanes have failed in turn
 	breakdown = 16 // failures in a row, after a success, after which it takes it to have gone down
 )
 
@@ -37,8 +38,9 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.sentAt = time.Time{}
-	// A full queue whose every lane fails may hide messages that would pass: set its lanes aside, for nothing.
-	aside := s.all && !s.some && len(batch) >= r.cfg.Buffer
+	// A queue that lets no more in and whose every lane fails may hide messages that would pass: set its lanes aside,
+	// for nothing.
+	aside := s.all && !s.some && len(batch) > r.cfg.Buffer/2
 	var back []record
 	blocked := map[lane]bool{}
 	for i := range batch {
@@ -61,12 +63,13 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	r.giveBack(t, back)
 	switch {
 	case s.some || len(back) < len(batch):
-		t.failures, t.err, t.offset = 0, nil, 0
+		t.failures, t.err, t.offset, t.cycled = 0, nil, 0, false
 		return 0
 	case s.err == nil: // no lane begins behind the offset, or the relay stops
-		t.offset = 0
+		t.offset, t.cycled = 0, true
 		return 0
 	}
+	t.cycled = false
 	t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
 	return r.fail(t, s.err)
 }
@@ -75,6 +78,10 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 func (s *sweep) run(from int) {
 	for i := range s.batch[:from] {
 		s.held[s.batch[i].lane()] = true
+	}
+	limit := probes
+	if s.topic.cycled {
+		limit = thorough
 	}
 	for i := from; i < len(s.batch); i++ {
 		if s.some && i >= s.relay.cfg.Batch {
@@ -96,7 +103,7 @@ func (s *sweep) run(from int) {
 			continue
 		}
 		s.row++
-		if !s.some && s.row == probes {
+		if !s.some && s.row == limit {
 			return
 		}
 		if s.row == breakdown {

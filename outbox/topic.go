@@ -22,6 +22,7 @@ type topic struct {
 	since    time.Time // of the first of them
 	err      error     // of the last of them
 	offset   int       // where the next sweep begins
+	cycled   bool      // sweeps have come round to the front without success
 	sentAt   time.Time // when the Publish under way began; zero when none is
 	accepted uint64    // messages that the publisher took
 }

@@ -17,28 +17,29 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = 30 * time.Second
 
-// Run checks an outbox on the databases that open opens, each test on one of its own.
+// Run checks an outbox on the databases that open opens, each test on one of its own. Tests named after a rule
+// check the rule with that number in docs/correctness.md.
 func Run(t *testing.T, open Factory) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, Factory)
 	}{
-		{"NothingLostAndKeysInOrder", testOrder},
-		{"TransactionsOfTheCallersOwn", testOwnTransactions},
-		{"NothingLeavesAnUndoneTransaction", testUndone},
-		{"IdleTransactionHoldsUpNobody", testIdleTransaction},
+		{"Rule13_NothingLostAndKeysInOrder", testOrder},
+		{"Rule13_TransactionsOfTheCallersOwn", testOwnTransactions},
+		{"Rule01_NothingLeavesAnUndoneTransaction", testUndone},
+		{"Rule13_IdleTransactionHoldsUpNobody", testIdleTransaction},
 		{"PublisherDownCostsNoAttempt", testDown},
-		{"PublisherHalfFails", testHalfFailing},
+		{"Rule15_PublisherHalfFails", testHalfFailing},
 		{"PublisherHangsForOneTopic", testHanging},
-		{"RefusedMessageBlocksItsKey", testRefused},
+		{"Rule14_RefusedMessageBlocksItsKey", testRefused},
 		{"RefusedMessageIsSkipped", testSkip},
 		{"RefusedMessageBlocksItsShard", testBlockShard},
 		{"DeadMessagesAreReplayedAndDiscarded", testDead},
-		{"ScheduledMessageWaits", testScheduled},
-		{"RelaysShareTheShards", testBalance},
-		{"StolenLeaseFencesDeletes", testStolen},
+		{"Rule14_ScheduledMessageWaits", testScheduled},
+		{"Rule16_RelaysShareTheShards", testBalance},
+		{"Rule15_StolenLeaseFencesDeletes", testStolen},
 		{"KilledRelayIsSucceeded", testKilled},
-		{"OtherNumberOfShardsIsRefused", testShards},
+		{"Rule16_OtherNumberOfShardsIsRefused", testShards},
 		{"PausedRelayPublishesNothing", testPause},
 	} {
 		t.Run(c.name, func(t *testing.T) {
