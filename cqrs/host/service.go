@@ -83,6 +83,9 @@ func (s *Service) checkDatabase(ctx context.Context) error {
 	if err := pool.PingContext(ctx); err != nil {
 		return err
 	}
+	if s.db.Name() == "sqlite" {
+		pool.SetMaxIdleConns(16) // database/sql keeps 2, and to open one costs more than most statements
+	}
 	if s.cfg.NoMigrate {
 		return nil
 	}
