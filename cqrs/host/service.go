@@ -190,6 +190,9 @@ func (s *Service) processorConfig() cqrs.ProcessorConfig {
 	if cfg.DeadLetters == nil {
 		cfg.DeadLetters = s.DeadLetters
 	}
+	if cfg.Locker == nil && s.db.Name() != "mysql" { // there it stays within the process
+		cfg.Locker = gormstore.Locker{}
+	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = s.inboxRetention() * 9 / 10 // what the inbox has forgotten must not run
 	}
