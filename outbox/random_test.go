@@ -183,7 +183,7 @@ func (s *scenario) finish() {
 		if time.Now().After(deadline) {
 			s.Fatalf("%d messages are left, %d retrying", stats.Depth, stats.Retrying)
 		}
-		if n%20 == 0 && stats.Depth < 10 {
+		if n%20 == 0 && stats.Depth < 200 {
 			s.proof()
 		}
 	}
