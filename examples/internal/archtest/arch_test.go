@@ -40,7 +40,7 @@ var walls = []struct {
 	{"cqrs/projection", []string{"cqrs"}},
 	{"cqrs/effect", []string{"cqrs"}},
 	{"cqrs/effect/effecttest", []string{"cqrs", "cqrs/effect"}},
-	{"cqrs/protobuf", []string{"cqrs"}},
+	{"cqrs/protocodec", []string{"cqrs"}},
 	{"cqrs/cqrstest", []string{"cqrs", "cqrs/aggregate"}},
 	{"cqrs/gormstore", []string{"cqrs", "cqrs/aggregate", "cqrs/effect", "outbox/uow"}},
 	{"cqrs/host/...", []string{"cqrs/...", "outbox/...", "idempotency", "resilience/...", "saga/..."}},
