@@ -35,35 +35,8 @@ func TestOperator(t *testing.T) {
 		op := operator.New(l.engine)
 		ctx := t.Context()
 
-		var parked []string
-		for s, err := range op.List(ctx, saga.Filter{Type: "lab", Tag: "lab", Status: []saga.Status{saga.Parked}}) {
-			must(t, err)
-			parked = append(parked, s.Key)
-			if s.Step != "b" || !strings.Contains(s.Reason, "bug") || !slices.Equal(s.Tags, []string{"lab"}) {
-				t.Errorf("listed %+v", s)
-			}
-		}
-		if !slices.Equal(parked, ids) {
-			t.Errorf("listed %q", parked)
-		}
-		for _, f := range []saga.Filter{{Tag: "la"}, {Type: "other"}, {Older: time.Hour}, {Status: []saga.Status{saga.Aborted}}} {
-			for s := range op.List(ctx, f) {
-				t.Errorf("filter %+v lists %+v", f, s)
-			}
-		}
-
-		if _, err := op.Retry(ctx, saga.Filter{}, by); !errors.Is(err, operator.ErrTooWide) {
-			t.Errorf("a filter without type: %v", err)
-		}
-		if _, err := op.Retry(ctx, only("retried"), operator.By{Actor: "ann"}); err == nil {
-			t.Error("an action without a reason")
-		}
-		if n, err := op.Skip(ctx, only("running"), by); n != 0 || !errors.Is(err, saga.ErrNotStuck) {
-			t.Errorf("skip what is not stuck: %d, %v", n, err)
-		}
-		if err := op.Settle(ctx, "lab", "none", "p", cqrs.OutcomeOK, by); !errors.Is(err, saga.ErrNotFound) {
-			t.Errorf("settle nothing: %v", err)
-		}
+		lists(t, op, ids)
+		refusesWhatHelpsNobody(t, op)
 		if n, err := op.Skip(ctx, only("skipped"), by); n != 1 || err != nil {
 			t.Errorf("skip: %d, %v", n, err)
 		}
@@ -121,4 +94,42 @@ func TestOperatorSettlesAndAborts(t *testing.T) {
 		t.Errorf("aborted: %+v", i)
 	}
 	l.wantDid("aborted", "undo a")
+}
+
+func refusesWhatHelpsNobody(t *testing.T, op *operator.Operator) {
+	t.Helper()
+	ctx := t.Context()
+	if _, err := op.Retry(ctx, saga.Filter{}, by); !errors.Is(err, operator.ErrTooWide) {
+		t.Errorf("a filter without type: %v", err)
+	}
+	if _, err := op.Retry(ctx, only("retried"), operator.By{Actor: "ann"}); err == nil {
+		t.Error("an action without a reason")
+	}
+	if n, err := op.Skip(ctx, only("running"), by); n != 0 || !errors.Is(err, saga.ErrNotStuck) {
+		t.Errorf("skip what is not stuck: %d, %v", n, err)
+	}
+	if err := op.Settle(ctx, "lab", "none", "p", cqrs.OutcomeOK, by); !errors.Is(err, saga.ErrNotFound) {
+		t.Errorf("settle nothing: %v", err)
+	}
+}
+
+func lists(t *testing.T, op *operator.Operator, ids []string) {
+	t.Helper()
+	ctx := t.Context()
+	var parked []string
+	for s, err := range op.List(ctx, saga.Filter{Type: "lab", Tag: "lab", Status: []saga.Status{saga.Parked}}) {
+		must(t, err)
+		parked = append(parked, s.Key)
+		if s.Step != "b" || !strings.Contains(s.Reason, "bug") || !slices.Equal(s.Tags, []string{"lab"}) {
+			t.Errorf("listed %+v", s)
+		}
+	}
+	if !slices.Equal(parked, ids) {
+		t.Errorf("listed %q", parked)
+	}
+	for _, f := range []saga.Filter{{Tag: "la"}, {Type: "other"}, {Older: time.Hour}, {Status: []saga.Status{saga.Aborted}}} {
+		for s := range op.List(ctx, f) {
+			t.Errorf("filter %+v lists %+v", f, s)
+		}
+	}
 }

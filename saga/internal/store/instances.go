@@ -131,7 +131,8 @@ func Insert(ctx context.Context, rows []*Row) (map[string]bool, error) {
 	won := make(map[string]bool, len(rows))
 	take := func(id string) { won[id] = true }
 	if c.name != mysql {
-		_, err := c.insert(ctx, "saga_instances", len(rows), cols, "ON CONFLICT (type, saga_key) DO NOTHING RETURNING id", take)
+		_, err := c.insert(ctx, "saga_instances", len(rows), cols,
+			"ON CONFLICT (type, saga_key) DO NOTHING RETURNING id", take)
 		return won, err
 	}
 	if _, err := c.insert(ctx, "saga_instances", len(rows), cols, "ON DUPLICATE KEY UPDATE id = id", nil); err != nil {
