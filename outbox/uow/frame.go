@@ -28,6 +28,7 @@ type frame struct {
 	// Guarded by tx.mu.
 	savepoint string
 	wrote     bool
+	bound     bool  // something was prepared for it before any savepoint: only a rollback of everything undoes that
 	poisoned  error // PostgreSQL: a statement failed, and nothing works until a rollback
 	over      bool
 }
@@ -141,7 +142,7 @@ func (f *frame) undo(cause error) bool {
 	switch {
 	case doomed:
 		return false
-	case savepoint != "":
+	case savepoint != "" && !f.bound:
 		return f.rollbackTo(savepoint)
 	case clean:
 		return true

@@ -106,21 +106,51 @@ func (p *prepared) since(old *prepared) []*prepared {
 }
 
 // within calls fn with a frame that belongs to no part.
-func (t *transaction) within(fn func(context.Context) error) (err error) {
+func (t *transaction) within(fn func(context.Context) error) error {
 	f := t.frame(nil, nil)
 	defer f.end()
 	ctx, cancel := t.unit.bounded()
 	defer cancel()
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("uow: panic in a hook: %v", v)
-		}
-	}()
-	err = fn(context.WithValue(ctx, frameKey{}, f))
+	err := guard(func() error { return fn(context.WithValue(ctx, frameKey{}, f)) })
 	if err == nil {
 		err = f.failure()
 	}
 	return err
+}
+
+// guard calls a hook on a goroutine of its own, so that neither its panic nor its Goexit ends the writer, on which
+// all callers depend.
+func guard(hook func() error) error {
+	err := errors.New("uow: a hook ended its goroutine")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("uow: panic in a hook: %v", v)
+			}
+		}()
+		err = hook()
+	}()
+	<-done
+	return err
+}
+
+// announce calls what was to be called after the commit. One that panics does not keep the others from being called.
+func (t *transaction) announce() {
+	for len(t.after) > 0 {
+		err := guard(func() error {
+			for len(t.after) > 0 {
+				f := t.after[0]
+				t.after = t.after[1:]
+				f()
+			}
+			return nil
+		})
+		if err != nil {
+			t.unit.cfg.Logger.Error("after the commit", "error", err)
+		}
+	}
 }
 
 // A gather collects the items that parts leave for one flush.

@@ -110,7 +110,8 @@ func (u *UnitOfWork) settle(batch []*call, tries int) {
 			} else {
 				alone = append(alone, r.culprit)
 			}
-		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && tries >= u.cfg.Retries, !r.transient && solo:
+		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && tries >= u.cfg.Retries,
+			!r.transient && (solo || r.unbegun):
 			for _, c := range batch {
 				u.fail(c, r.err)
 			}
@@ -123,6 +124,9 @@ func (u *UnitOfWork) settle(batch []*call, tries int) {
 				tries++
 			}
 			half := (len(batch) + 1) / 2
+			if r.unbegun { // halves would fail as the whole did, one after the other
+				half = len(batch)
+			}
 			u.settle(batch[:half], tries)
 			u.settle(batch[half:], tries)
 			batch = nil
@@ -165,13 +169,14 @@ type result struct {
 	culprit   *call // the part to blame, if one is
 	final     bool  // the culprit is not to run again
 	transient bool  // nobody is to blame; running again may help
+	unbegun   bool  // there was no transaction at all
 }
 
 // try runs the parts of batch in one transaction.
 func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 	t, err := u.begin(savepoints, len(batch) > 1)
 	if err != nil {
-		return result{err: err, transient: u.dialect.transient(err)}
+		return result{err: err, transient: u.dialect.transient(err), unbegun: true}
 	}
 	defer t.close()
 	if err := t.prepare(batch); err != nil {
@@ -194,9 +199,7 @@ func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 	if err := t.commit(); err != nil {
 		return result{err: err, transient: u.dialect.transient(err)}
 	}
-	for _, f := range t.after {
-		f()
-	}
+	t.announce()
 	return result{}
 }
 
@@ -204,7 +207,8 @@ func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 func (t *transaction) part(c *call) result {
 	c.err, c.panicked = nil, nil
 	f := t.frame(nil, preparedOf(c.ctx))
-	f.wrote = f.prepared.binds() // what was written for it when the transaction began goes with it
+	f.bound = f.prepared.binds() // what was written for it when the transaction began goes with it
+	f.wrote = f.bound
 	ctx, cancel := t.partContext(c.ctx, f)
 	defer cancel()
 	a := &attempt{ctx: ctx, done: make(chan struct{})}
@@ -216,6 +220,7 @@ func (t *transaction) part(c *call) result {
 		case <-a.done:
 		default:
 			f.end()
+			t.ruin(errHung) // for the frames inside f
 			return result{err: errHung, culprit: c, final: true}
 		}
 	}

@@ -38,7 +38,7 @@ func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sq
 	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
-	rows, err := p.f.tx.exec.QueryContext(p.lasting(ctx), query, args...)
+	rows, err := p.f.tx.exec.QueryContext(ctx, query, args...)
 	p.after(kind, err, kind != read && kind != save)
 	return rows, err
 }
@@ -48,7 +48,7 @@ func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *
 	if err := p.before(ctx, kind); err != nil {
 		return errorRow(ctx, err)
 	}
-	row := p.f.tx.exec.QueryRowContext(p.lasting(ctx), query, args...)
+	row := p.f.tx.exec.QueryRowContext(ctx, query, args...)
 	p.after(kind, row.Err(), kind != read && kind != save)
 	return row
 }
@@ -63,9 +63,10 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
-// lasting returns the context for a statement. A statement that could be canceled costs a goroutine in SQLite's
-// driver and one more in database/sql. SQLite works in this process and waits for nobody, so its statements run to
-// their end, and the next one is refused.
+// lasting returns the context for a statement without rows. One that could be canceled costs a goroutine in SQLite's
+// driver. SQLite works in this process and waits for nobody, so such a statement runs to its end, and the next one is
+// refused. Queries keep their context: the rows of a part that is cut off must be closed for it, or the connection,
+// and with it every neighbor, would wait for them.
 func (p *pool) lasting(ctx context.Context) context.Context {
 	if p.f.tx.unit.dialect == sqlite {
 		return context.WithoutCancel(ctx)

@@ -22,8 +22,9 @@ var (
 type transaction struct {
 	unit *UnitOfWork
 	conn *sql.Conn
-	tx   *sql.Tx // nil on SQLite, where BEGIN IMMEDIATE is ours to say
-	exec gorm.ConnPool
+	tx   *sql.Tx       // nil on SQLite, where BEGIN IMMEDIATE is ours to say
+	exec gorm.ConnPool // tx, or open
+	open *open         // SQLite's
 
 	savepoints bool // failed frames are rolled back to a savepoint
 	many       bool // parts share it
@@ -45,12 +46,14 @@ func (u *UnitOfWork) begin(savepoints, many bool) (*transaction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("uow: begin: %w", err)
 	}
-	t := &transaction{unit: u, conn: conn, exec: conn, savepoints: savepoints, many: many}
+	t := &transaction{unit: u, conn: conn, savepoints: savepoints, many: many}
 	if u.dialect != sqlite {
 		// The context of BeginTx would roll the transaction back when it ends, COMMIT included.
 		t.tx, err = conn.BeginTx(context.Background(), &sql.TxOptions{Isolation: u.dialect.isolation()})
 		t.exec = t.tx
 	} else {
+		t.open = &open{conn: conn}
+		t.exec = t.open
 		err = t.beginImmediate(ctx)
 	}
 	if err != nil {
@@ -85,7 +88,7 @@ func (t *transaction) rollback() {
 	if t.tx != nil {
 		err = t.tx.Rollback()
 	} else {
-		_, err = t.conn.ExecContext(context.Background(), "ROLLBACK")
+		err = t.open.end("ROLLBACK")
 	}
 	if err != nil && !errors.Is(err, sql.ErrTxDone) {
 		t.discard()
@@ -99,8 +102,7 @@ func (t *transaction) discard() {
 // commit makes everything durable, or finds out whether it did.
 func (t *transaction) commit() error {
 	if t.tx == nil {
-		_, err := t.conn.ExecContext(context.Background(), "COMMIT")
-		if err != nil {
+		if err := t.open.end("COMMIT"); err != nil {
 			t.rollback()
 			return fmt.Errorf("uow: commit: %w", err)
 		}
