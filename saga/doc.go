@@ -48,7 +48,8 @@
 //	saga.CancelOn(orders, cancel)
 //	svc.Add(engine)
 //
-// Both sides need [Migrate], an outbox, and a unit of work of package outbox/uow.
+// Both sides need [Migrate], an outbox, and a unit of work of package outbox/uow; participants a sweeper with a
+// [ParticipantPurger].
 //
 // # What is not guaranteed
 //

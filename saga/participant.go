@@ -247,17 +247,23 @@ func note(ctx context.Context, part store.Part) error {
 	return nil
 }
 
-// PurgeParticipants deletes at most limit tokens that are older than age, and returns how many. Age must be longer
-// than the retention of the command topics, and than any saga runs: a command that comes after that runs again.
-// Commands that have not settled yet stay.
-func PurgeParticipants(ctx context.Context, w cqrs.UnitOfWork, age time.Duration, limit int) (int, error) {
-	if age <= 0 || limit <= 0 {
-		return 0, fmt.Errorf("saga: PurgeParticipants: age is %s and limit %d, both must be positive", age, limit)
+// ParticipantPurger forgets what participants remember of commands that have settled. It is a purger for package
+// idempotency's sweeper, which runs it in bounded transactions.
+type ParticipantPurger struct {
+	// Keep is how long tokens are remembered: longer than the retention of the command topics, and than any saga
+	// runs, because a command that comes after it runs again. 0 means 30 days.
+	Keep time.Duration
+}
+
+// Purge forgets at most limit tokens, in the unit of work in ctx, and returns how many.
+func (p ParticipantPurger) Purge(ctx context.Context, limit int) (int, error) {
+	if p.Keep < 0 || limit <= 0 {
+		return 0, fmt.Errorf("saga: ParticipantPurger: Keep is %s and limit %d; must not be negative", p.Keep, limit)
 	}
-	var n int64
-	err := w.Do(ctx, func(ctx context.Context) (err error) {
-		n, err = store.PurgeParts(ctx, time.Now().Add(-age).UnixMilli(), limit)
-		return err
-	})
-	return int(n), err
+	keep := or(p.Keep, 30*24*time.Hour)
+	n, err := store.PurgeParts(ctx, time.Now().Add(-keep).UnixMilli(), limit)
+	if err != nil {
+		return 0, fmt.Errorf("saga: %w", err)
+	}
+	return int(n), nil
 }

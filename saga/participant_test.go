@@ -212,11 +212,18 @@ func TestPurge(t *testing.T) {
 		if rows != 1 {
 			t.Errorf("journals of %d sagas are left", rows)
 		}
-		if n, err := saga.PurgeParticipants(t.Context(), l.world.Work, time.Nanosecond, 1); n != 1 || err != nil {
-			t.Errorf("purged %d, %v; want 1 of 2", n, err)
+		purge := func(limit int) (n int) {
+			must(t, l.world.Work.Do(t.Context(), func(ctx context.Context) (err error) {
+				n, err = saga.ParticipantPurger{Keep: time.Nanosecond}.Purge(ctx, limit)
+				return err
+			}))
+			return n
 		}
-		if n, err := saga.PurgeParticipants(t.Context(), l.world.Work, time.Nanosecond, 10); n != 1 || err != nil {
-			t.Errorf("purged %d, %v; the open one must stay", n, err)
+		if n := purge(1); n != 1 {
+			t.Errorf("purged %d, want 1 of 2", n)
+		}
+		if n := purge(10); n != 1 {
+			t.Errorf("purged %d; the open one must stay", n)
 		}
 	})
 }

@@ -58,7 +58,9 @@ func TestRule19_NotExecutedIsNotFailed(t *testing.T) {
 func TestRule20_PivotInDoubtIsNeitherUndoneNorPassed(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, dialect string) {
-		l := newLab(t, dialect, saga.MustDefine("lab", 1, patient(def.undo("a")), def.pivot("p"), patient(quick("b"))),
+		p := def.pivot("p")
+		p.Timeout = 1500 * time.Millisecond
+		l := newLab(t, dialect, saga.MustDefine("lab", 1, patient(def.undo("a")), p, patient(quick("b"))),
 			saga.EngineConfig{}, uow.Config{})
 		l.plan("x p", deferred) // it runs, and does not answer
 		l.run()
@@ -91,7 +93,7 @@ func TestRule20_UndoSettlesFirst(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, dialect string) {
 		u := def.undo("a")
-		u.Retry.Attempts = 1
+		u.Retry.Attempts, u.Timeout = 1, 3*time.Second // the do must arrive before its deadline on a busy machine
 		l := newLab(t, dialect, saga.MustDefine("lab", 1, u, patient(def.pivot("p"))), saga.EngineConfig{}, uow.Config{})
 		l.plan("x a", deferred)
 		l.run()
