@@ -252,7 +252,7 @@ type goods struct {
 
 func newGoods(duration time.Duration) goods {
 	const mixed, plenty = 200, 10_000_000
-	hot := max(10, int(duration.Seconds()*4))
+	hot := max(10, int(duration.Seconds()*2))
 	g := goods{
 		hot: "hot-" + strings.ToLower(rand.Text()[:6]), wanted: 10 * hot,
 		stock: map[string]int{}, prices: map[string]int64{},

@@ -36,7 +36,7 @@ func Open(ctx context.Context, cfg Config) (*unit.Unit, error) {
 	if u.Unsafe().Stock {
 		shelf = adapters.NaiveShelf{DB: u.DB()}
 	}
-	stock := &app.Stock{Shelf: shelf, Reservations: adapters.Reservations{Publisher: u.Sender}}
+	stock := &app.Stock{Shelf: shelf, Reservations: adapters.NewReservations(u.Sender)}
 
 	unit.Participant(u, stock.Reserve, stock.Release, cqrs.Locks(app.Locks))
 	unit.Forward(u, stock.Commit)

@@ -24,12 +24,16 @@ type reservationRow struct {
 // TableName implements GORM's Tabler.
 func (reservationRow) TableName() string { return "reservations" }
 
-// Reservations keeps reservations in the transaction in ctx, and tells what they recorded in the words of
+// NewReservations keeps reservations in the transaction in ctx, and tells what they recorded in the words of
 // the contract.
-type Reservations struct{ Publisher gormstore.Publisher }
+func NewReservations(publisher gormstore.Publisher) domain.Reservations {
+	return reservations{publisher}
+}
+
+type reservations struct{ publisher gormstore.Publisher }
 
 // Get implements domain.Reservations.
-func (r Reservations) Get(ctx context.Context, id domain.OrderID) (*domain.Reservation, error) {
+func (r reservations) Get(ctx context.Context, id domain.OrderID) (*domain.Reservation, error) {
 	rows, err := uow.DB(ctx).Raw(`SELECT sku, quantity, status, version FROM reservations WHERE order_id = ?`, id).Rows()
 	if err != nil {
 		return nil, fmt.Errorf("inventory: load reservation %s: %w", id, err)
@@ -55,7 +59,7 @@ func (r Reservations) Get(ctx context.Context, id domain.OrderID) (*domain.Reser
 }
 
 // Save implements domain.Reservations.
-func (r Reservations) Save(ctx context.Context, a *domain.Reservation) error {
+func (r reservations) Save(ctx context.Context, a *domain.Reservation) error {
 	write := r.update
 	if a.Version == 0 {
 		write = r.insert
@@ -63,14 +67,14 @@ func (r Reservations) Save(ctx context.Context, a *domain.Reservation) error {
 	if err := write(ctx, a); err != nil {
 		return fmt.Errorf("inventory: save reservation %s: %w", a.OrderID(), err)
 	}
-	if err := r.Publisher.Publish(ctx, translate(a.Recorded())...); err != nil {
+	if err := r.publisher.Publish(ctx, translate(a.Recorded())...); err != nil {
 		return err
 	}
 	a.Saved(a.Version + 1)
 	return nil
 }
 
-func (r Reservations) insert(ctx context.Context, a *domain.Reservation) error {
+func (r reservations) insert(ctx context.Context, a *domain.Reservation) error {
 	args := make([]any, 0, 5*len(a.Lines()))
 	for _, l := range a.Lines() {
 		args = append(args, a.OrderID(), l.SKU, l.Quantity, string(a.Status()), 1)
@@ -81,7 +85,7 @@ func (r Reservations) insert(ctx context.Context, a *domain.Reservation) error {
 	return written(res.Error, res.RowsAffected, len(a.Lines()), aggregate.ErrExists)
 }
 
-func (r Reservations) update(ctx context.Context, a *domain.Reservation) error {
+func (r reservations) update(ctx context.Context, a *domain.Reservation) error {
 	res := uow.DB(ctx).Exec(`UPDATE reservations SET status = ?, version = ? WHERE order_id = ? AND version = ?`,
 		string(a.Status()), a.Version+1, a.OrderID(), a.Version)
 	return written(res.Error, res.RowsAffected, len(a.Lines()), aggregate.ErrConflict)

@@ -1,10 +1,21 @@
 package domain
 
-import "github.com/surge-go/surge/cqrs/aggregate"
+import (
+	"context"
 
-// Orders is the port through which orders are kept. Saving publishes what an order recorded,
-// in the same transaction.
-type Orders = aggregate.Repository[Order, OrderID]
+	"github.com/surge-go/surge/cqrs/aggregate"
+)
+
+// Orders is the port through which orders are kept, in the transaction in ctx. Orders are never deleted.
+type Orders interface {
+	// Get loads an order, or returns aggregate.ErrNotFound.
+	Get(ctx context.Context, id OrderID) (*Order, error)
+	// Save keeps an order and publishes what it recorded, in the same transaction. It returns aggregate.ErrExists
+	// for a new one whose ID is taken, and aggregate.ErrConflict if somebody else has saved it since.
+	Save(ctx context.Context, o *Order) error
+}
+
+var _ Orders = aggregate.Repository[Order, OrderID](nil)
 
 // Prices is the port to what a unit of a product costs now.
 type Prices interface {

@@ -119,6 +119,9 @@ func Restore(s Snapshot, version int64) *Payment {
 // Snapshot returns the payment's state.
 func (p *Payment) Snapshot() Snapshot { return p.s }
 
+// ID names the payment.
+func (p *Payment) ID() PaymentID { return p.s.ID }
+
 // Status says where the payment stands.
 func (p *Payment) Status() Status { return p.s.Status }
 

@@ -6,8 +6,16 @@ import (
 	"github.com/surge-go/surge/cqrs/aggregate"
 )
 
-// Payments is the port through which payments are kept. Saving publishes what they recorded.
-type Payments = aggregate.Repository[Payment, PaymentID]
+// Payments is the port through which payments are kept, in the transaction in ctx. They are never deleted.
+type Payments interface {
+	// Get loads a payment, or returns aggregate.ErrNotFound.
+	Get(ctx context.Context, id PaymentID) (*Payment, error)
+	// Save keeps a payment and publishes what it recorded, in the same transaction. It returns aggregate.ErrExists
+	// for a new one whose ID is taken, and aggregate.ErrConflict if somebody else has saved it since.
+	Save(ctx context.Context, p *Payment) error
+}
+
+var _ Payments = aggregate.Repository[Payment, PaymentID](nil)
 
 // Request is what a provider is asked to do.
 type Request struct {

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -42,8 +43,16 @@ type (
 	ShipmentCancelled struct{ OrderID OrderID }
 )
 
-// Shipments is the port through which shipments are kept. Saving publishes what they recorded.
-type Shipments = aggregate.Repository[Shipment, OrderID]
+// Shipments is the port through which shipments are kept, in the transaction in ctx. They are never deleted.
+type Shipments interface {
+	// Get loads a shipment, or returns aggregate.ErrNotFound.
+	Get(ctx context.Context, id OrderID) (*Shipment, error)
+	// Save keeps a shipment and publishes what it recorded, in the same transaction. It returns aggregate.ErrExists
+	// for a new one whose ID is taken, and aggregate.ErrConflict if somebody else has saved it since.
+	Save(ctx context.Context, s *Shipment) error
+}
+
+var _ Shipments = aggregate.Repository[Shipment, OrderID](nil)
 
 // Shipment is the aggregate. It is not safe for concurrent use.
 type Shipment struct {
@@ -85,6 +94,9 @@ func Restore(s Snapshot, version int64) *Shipment {
 
 // Snapshot returns the shipment's state.
 func (s *Shipment) Snapshot() Snapshot { return s.s }
+
+// OrderID names the order that the shipment belongs to.
+func (s *Shipment) OrderID() OrderID { return s.s.OrderID }
 
 // Status says where the shipment stands.
 func (s *Shipment) Status() Status { return s.s.Status }
