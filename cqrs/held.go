@@ -80,14 +80,14 @@ func (h *held) due(limit int) []*item {
 }
 
 // wait says how long it is to the next due message.
-func (h *held) wait() (d time.Duration, any bool) {
+func (h *held) wait() (d time.Duration, holds bool) {
 	var first time.Time
 	for _, q := range h.queues {
-		if !any || q.due.Before(first) {
-			first, any = q.due, true
+		if !holds || q.due.Before(first) {
+			first, holds = q.due, true
 		}
 	}
-	return max(0, time.Until(first)), any
+	return max(0, time.Until(first)), holds
 }
 
 // nackAll gives everything back, to be delivered again.

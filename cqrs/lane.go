@@ -91,8 +91,8 @@ func (l *lane) collect() []*item {
 
 // first waits for a message, or (nil, true) for a held one to be due.
 func (l *lane) first() (*item, bool) {
-	wait, any := l.held.wait()
-	if !any {
+	wait, holds := l.held.wait()
+	if !holds {
 		it, ok := <-l.in
 		return it, ok
 	}

@@ -202,10 +202,10 @@ func TestLaterConsumesNoAttempt(t *testing.T) {
 	})
 }
 
-type breakerOpen struct{}
+type breakerOpenError struct{}
 
-func (breakerOpen) Error() string             { return "breaker open" }
-func (breakerOpen) RetryAfter() time.Duration { return 30 * time.Second }
+func (breakerOpenError) Error() string             { return "breaker open" }
+func (breakerOpenError) RetryAfter() time.Duration { return 30 * time.Second }
 
 func TestRule12_AnOpenBreakerPausesOneTypeAndConsumesNoAttempt(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,7 @@ func TestRule12_AnOpenBreakerPausesOneTypeAndConsumesNoAttempt(t *testing.T) {
 		cqrs.Handle(s.p, func(context.Context, place) (receipt, error) {
 			calls.Add(1)
 			if open.Load() {
-				return receipt{}, fmt.Errorf("charge: %w", breakerOpen{})
+				return receipt{}, fmt.Errorf("charge: %w", breakerOpenError{})
 			}
 			return receipt{}, nil
 		})

@@ -213,7 +213,7 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	if rd.opened(s) {
 		// Messages that were committed since the last read with lower numbers come first. This read's snapshot is the
 		// later one: whatever has to precede a message of recs is in it, or is already in our hands.
-		complete := false
+		var complete bool
 		if late, complete, err = rd.lookBack(q, s); err != nil {
 			return 0, false, err
 		}
