@@ -34,7 +34,9 @@ func TestReadmeShowsTheQuickStart(t *testing.T) {
 
 func TestReadmeLinksLeadSomewhere(t *testing.T) {
 	t.Parallel()
-	for _, m := range regexp.MustCompile(`\]\(((?:docs|examples|cqrs|outbox|saga|idempotency|resilience|LICENSE)[^)#]*)\)`).FindAllStringSubmatch(readme(t), -1) {
+	link := regexp.MustCompile(
+		`\]\(((?:docs|examples|cqrs|outbox|saga|idempotency|resilience|LICENSE)[^)#]*)\)`)
+	for _, m := range link.FindAllStringSubmatch(readme(t), -1) {
 		if _, err := os.Stat(filepath.Join("..", "..", "..", m[1])); err != nil {
 			t.Error(err)
 		}
