@@ -140,6 +140,31 @@ func TestRule21_TwinsInOneBatch(t *testing.T) {
 	})
 }
 
+// Twins with another command of their key between them run in two calls of one transaction.
+func TestRule21_TwinsInTwoCalls(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "sqlite")
+	d.inHome(func(ctx context.Context) error {
+		for i := range 10 {
+			id := fmt.Sprintf("apart-%d", i)
+			for _, c := range []struct {
+				token string
+				cmd   any
+			}{{":1:d:a", work{ID: id, Step: "a"}}, {":2:u:a", unwork{id, "a"}}, {":1:d:a", work{ID: id, Step: "a"}}} {
+				if err := d.home.Sender.Send(ctx, c.cmd, cqrs.ReplyTo("desk.replies", id+c.token)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	eventually(t, func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.replies) == 30 },
+		func() string { return fmt.Sprintf("replies %q", d.replies) })
+	for i := range 10 {
+		d.wantDid(fmt.Sprintf("apart-%d", i), "a")
+	}
+}
+
 func TestRefusedUndoParksAndIsRetried(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, patient(def.undo("a")), patient(def.pivot("p"))),

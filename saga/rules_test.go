@@ -181,6 +181,36 @@ func TestRule22_LocalsRunOnceUnderContention(t *testing.T) {
 	})
 }
 
+// Pure transitions are not locked: the compare-and-set decides, and the loser is folded again.
+func TestRule22_LosersOfTheCompareAndSetRunAgain(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, dialect string) {
+		const n = 24
+		var nodes []saga.Node[labState]
+		for i := range n {
+			nodes = append(nodes, saga.Wait[labState, ping]{
+				Name: fmt.Sprintf("wait-%d", i), On: func(s *labState, p ping) { s.note(p.Text) },
+			})
+		}
+		l := newLab(t, dialect, saga.MustDefine("lab", 1, nodes...), saga.EngineConfig{}, uow.Config{MaxShare: 1, Writers: 8})
+		l.start("x")
+		errs := make(chan error, n)
+		for range n {
+			go func() {
+				errs <- l.home.Work.Do(context.Background(), func(ctx context.Context) error {
+					return l.Signal(ctx, "x", ping{Text: "p"})
+				})
+			}()
+		}
+		for range n {
+			must(t, <-errs)
+		}
+		if i, err := l.Get(t.Context(), "x"); err != nil || i.Status != saga.Completed || strings.Count(i.State.Log, "p") != n {
+			t.Errorf("%+v, %v; want %d signals taken", i, err, n)
+		}
+	})
+}
+
 // A poisoned instance keeps its messages, in order, until an operator lets it go on; the others are not disturbed.
 func TestRule22_SuspendedInstancesStash(t *testing.T) {
 	t.Parallel()
