@@ -40,13 +40,14 @@ func TestExploreFulfilOrder(t *testing.T) {
 }
 
 type (
-	trip struct{ Flight, Hotel, Paid, Visa string }
-	book struct{ cqrs.Returns[booked] }
-	rent struct{ cqrs.Returns[booked] }
-	pay  struct{ cqrs.Returns[booked] }
-	tell struct{ cqrs.Returns[booked] }
-	drop struct{ What string }
-	visa struct{ No string }
+	trip  struct{ Flight, Hotel, Paid, Visa string }
+	book  struct{ cqrs.Returns[booked] }
+	rent  struct{ cqrs.Returns[booked] }
+	pay   struct{ cqrs.Returns[booked] }
+	tell  struct{ cqrs.Returns[booked] }
+	drop  struct{ What string }
+	visa  struct{ No string }
+	stamp struct{ No string }
 
 	booked struct{ No string }
 )
@@ -76,6 +77,7 @@ var wide = saga.MustDefine("trip", 1,
 		}),
 	},
 	saga.Local[trip]{Name: "note", Do: func(context.Context, *trip) error { return nil }},
+	saga.Wait[trip, stamp]{Name: "stamp"}, // its event may come long before
 	saga.Step[trip, tell, booked]{Name: "tell", Do: func(*trip) (p tell) { return p }},
 )
 
