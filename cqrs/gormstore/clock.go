@@ -3,6 +3,7 @@ package gormstore
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/gorm"
@@ -63,8 +64,10 @@ func chunks[T any](items []T, fn func([]T) error) error {
 	return nil
 }
 
-// clip shortens a text to what a column holds, at a rune's boundary.
+// clip shortens a text to what a column holds, at a rune's boundary. What no column holds, because it is no text, is
+// replaced: errors may quote whatever a server has answered.
 func clip(s string, limit int) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 	if len(s) <= limit {
 		return s
 	}

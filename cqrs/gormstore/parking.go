@@ -28,15 +28,52 @@ func (p *Parking) Parked(ctx context.Context, group string, queues []string) ([]
 	tx := uow.DB(ctx)
 	parked := make([]bool, len(queues))
 	err := chunks(queues, func(queues []string) error {
-		rows, err := query[string](tx, "look for parked queues", "SELECT queue FROM cqrs_parked"+
-			" WHERE grp=? AND queue IN ? AND head ORDER BY queue"+locking(tx, "FOR UPDATE"), group, queues)
-		for _, q := range rows {
+		locked, err := lockHeads(tx, group, queues)
+		for _, q := range locked {
 			parked[slices.Index(queues, q)] = true
 		}
 		return err
 	})
 	return parked, err
 }
+
+// lockHeads locks the heads of those queues that have one, and returns these queues.
+func lockHeads(tx *gorm.DB, group string, queues []string) ([]string, error) {
+	const heads = "SELECT queue FROM cqrs_parked WHERE grp=? AND queue IN ? AND head ORDER BY queue"
+	if tx.Name() != "postgres" {
+		return query[string](tx, "look for parked queues", heads+locking(tx, "FOR UPDATE"), group, queues)
+	}
+	// PostgreSQL looks at the rows as they were when the statement began. If it had to wait for a head that was then
+	// consumed, it does not see the one that was promoted meanwhile: the statement is repeated.
+	type row struct {
+		Queue  string
+		Locked bool
+	}
+	var all []string
+	for range maxLooks {
+		rows, err := query[row](tx, "look for parked queues", "WITH locked AS ("+heads+" FOR UPDATE)"+
+			" SELECT queue, TRUE AS locked FROM locked UNION ALL SELECT queue, FALSE FROM cqrs_parked p WHERE grp=?"+
+			" AND queue IN ? AND NOT EXISTS (SELECT 1 FROM locked l WHERE l.queue=p.queue) GROUP BY queue",
+			group, queues, group, queues)
+		if err != nil {
+			return nil, err
+		}
+		queues = nil
+		for _, r := range rows {
+			if r.Locked {
+				all = append(all, r.Queue)
+			} else {
+				queues = append(queues, r.Queue)
+			}
+		}
+		if len(queues) == 0 {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("gormstore: queue %q changes its head all the time", queues[0])
+}
+
+const maxLooks = 100
 
 // Append puts messages at the end of their queues.
 func (p *Parking) Append(ctx context.Context, messages []*cqrs.Parked) error {

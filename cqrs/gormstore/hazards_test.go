@@ -1,0 +1,67 @@
+package gormstore_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/effect"
+	"github.com/surge-go/surge/cqrs/gormstore"
+)
+
+// While another replica consumes the head and promotes what is behind it, whoever looks whether the queue is parked
+// waits for that, and must then see the new head.
+func TestRule04_AQueueStaysParkedWhileItsHeadChanges(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		if f.db.Name() == "sqlite" {
+			t.Skip("one writer at a time")
+		}
+		first, second := parked("k1", "m1"), parked("k1", "m2")
+		f.append(t, first, second)
+		consumed, commit := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- f.work.Do(t.Context(), func(ctx context.Context) error {
+				err := gormstore.NewParking().Consume(ctx, []*cqrs.Parked{first})
+				close(consumed)
+				<-commit
+				return err
+			})
+		}()
+		<-consumed
+		time.AfterFunc(300*time.Millisecond, func() { close(commit) })
+		var got []bool
+		f.do(t, func(ctx context.Context) (err error) {
+			got, err = gormstore.NewParking().Parked(ctx, grp, []string{"k1"})
+			return err
+		})
+		must(t, <-done)
+		if !got[0] {
+			t.Error("m2 waits in the queue, and its successor was told that it may run")
+		}
+	})
+}
+
+// An error's text may be anything, a provider's answer for instance; it must not keep the error from being stored.
+func TestErrorTextThatNoDatabaseTakes(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		e, err := gormstore.NewEffects(f.work)
+		must(t, err)
+		must(t, e.Beat(t.Context(), "o#1", time.Minute))
+		rec := &effect.Record{ID: "1", Name: "n", Key: "k", Owner: "o#1", Command: []byte("{}"), Intent: []byte("{}")}
+		f.do(t, func(ctx context.Context) error { return e.Add(ctx, rec, func() {}) })
+		if err := e.Postpone(t.Context(), rec, effect.Postponement{Attempts: 1, Error: "502: \x00\xff\xfe"}); err != nil {
+			t.Errorf("postpone: %v", err)
+		}
+		d, err := gormstore.NewDeadLetters(f.work, gormstore.DeadLettersConfig{})
+		must(t, err)
+		l := &cqrs.DeadLetter{Record: parked("k", "m").Record, Reason: "502: \x00\xff\xfe", DiedAt: time.Now()}
+		err = f.work.Do(t.Context(), func(ctx context.Context) error { return d.Put(ctx, []*cqrs.DeadLetter{l}) })
+		if err != nil {
+			t.Errorf("dead letter: %v", err)
+		}
+	})
+}
