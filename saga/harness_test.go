@@ -98,7 +98,6 @@ type shop struct {
 
 	mu     sync.Mutex
 	faults map[string]error // by order and command
-	calls  map[string]int
 }
 
 type shopConfig struct {
@@ -110,7 +109,7 @@ type shopConfig struct {
 // newShop wires the services; run starts them.
 func newShop(t testing.TB, dialect string, cfg shopConfig) *shop {
 	t.Helper()
-	s := &shop{t: t, faults: map[string]error{}, calls: map[string]int{}}
+	s := &shop{t: t, faults: map[string]error{}}
 	s.bus = localbus.New(localbus.Config{InTransaction: uow.In, Discard: true})
 	t.Cleanup(func() { must(t, s.bus.Close()) })
 	if cfg.def == nil {
@@ -150,16 +149,9 @@ func (s *shop) fail(order, what string, err error) {
 	s.faults[order+" "+what] = err
 }
 
-func (s *shop) called(order, what string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[order+" "+what]
-}
-
 func (s *shop) fault(order, what string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls[order+" "+what]++
 	return s.faults[order+" "+what]
 }
 

@@ -59,7 +59,6 @@ type machine struct {
 	in   *flow.Instance
 	now  time.Time
 	sent map[string]flow.Token
-	end  flow.Phase
 }
 
 func (m *machine) apply(t *rapid.T, in flow.Input, local error) {
