@@ -51,12 +51,12 @@ func aggregates() []gateway.Aggregate {
 
 // admission keeps so few orders under way that what is accepted can be finished in the last part of the run.
 func (s *shop) admission(orders string) gateway.Admission {
-	limit := min(max(int(s.opts.duration.Seconds()*30), 100), 1500)
+	limit := min(max(int(s.opts.duration.Seconds()*45), 100), 1500)
 	if s.opts.batch == 1 {
 		limit = max(limit/10, 50)
 	}
 	return gateway.Admission{
-		Limit: limit, Wait: 500 * time.Millisecond, Interval: 40 * time.Millisecond,
+		Limit: limit, Wait: 800 * time.Millisecond, Interval: 40 * time.Millisecond,
 		Gauge: func(c *http.Client) (int, error) { return backlog(c, orders) },
 	}
 }

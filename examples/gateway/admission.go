@@ -15,9 +15,12 @@ type gate struct {
 	places chan struct{}
 }
 
+// newGate makes a gate that is closed until the first reading, if requests may wait for it.
 func newGate(cfg Admission) *gate {
 	g := &gate{cfg: cfg, places: make(chan struct{}, cfg.Limit)}
-	g.refill(cfg.Limit)
+	if cfg.Wait <= 0 {
+		g.refill(cfg.Limit)
+	}
 	return g
 }
 
@@ -40,17 +43,22 @@ func (g *gate) refill(n int) {
 func (g *gate) run(ctx context.Context, client *http.Client) {
 	tick := time.NewTicker(g.cfg.Interval)
 	defer tick.Stop()
-	for {
+	for heard := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		room := g.cfg.Limit
-		if open, err := g.cfg.Gauge(client); err == nil {
-			room = max(0, g.cfg.Limit-open)
+		open, err := g.cfg.Gauge(client)
+		switch {
+		case err == nil:
+			heard = time.Now()
+			g.refill(max(0, g.cfg.Limit-open))
+		case time.Since(heard) < g.cfg.Wait:
+			g.refill(0)
+		default:
+			g.refill(g.cfg.Limit)
 		}
-		g.refill(room)
 	}
 }
 

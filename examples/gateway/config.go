@@ -45,8 +45,9 @@ type Part struct {
 
 // Admission bounds how many orders may be under way.
 type Admission struct {
-	// Gauge returns how many are. It is asked every Interval; an error means "unknown" and lets everything pass, since
-	// a service that does not answer is its breaker's business. Nil means no admission control.
+	// Gauge returns how many are. It is asked every Interval. While it fails, for at most Wait, requests wait too: a
+	// service that restarts is back before they give up. Then everything passes, since a service that does not
+	// answer for longer is its breaker's business. Nil means no admission control.
 	Gauge    func(r *http.Client) (int, error)
 	Limit    int           // required with a Gauge
 	Wait     time.Duration // how long a request waits for room; 0 means not at all

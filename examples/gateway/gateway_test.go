@@ -200,7 +200,7 @@ func TestAdmissionWithoutAGaugeReadingLetsPass(t *testing.T) {
 		Services: map[string][]string{"order": {serve(t, echo)}},
 		Routes:   []gateway.Route{{Upstream: "POST /api/x", Service: "order", Downstream: "/v1/x", Admit: true}},
 		Admission: gateway.Admission{
-			Limit: 1, Interval: time.Millisecond, Wait: 5 * time.Second, Gauge: func(*http.Client) (int, error) {
+			Limit: 1, Interval: time.Millisecond, Wait: 100 * time.Millisecond, Gauge: func(*http.Client) (int, error) {
 				select {
 				case asked <- struct{}{}:
 				default:
@@ -210,7 +210,42 @@ func TestAdmissionWithoutAGaugeReadingLetsPass(t *testing.T) {
 		},
 	})
 	<-asked
-	for range 5 {
+	deadline := time.Now().Add(10 * time.Second)
+	for passed := 0; passed < 5; {
+		got := ask("POST", "/api/x")
+		switch {
+		case got.status == 200:
+			passed++
+		case got.status != 429 || passed > 0 || time.Now().After(deadline):
+			t.Fatalf("%+v after %d", got, passed)
+		}
+	}
+}
+
+// A service that restarts is back before those who wait for it give up.
+func TestAdmissionWaitsForAGaugeThatComesBack(t *testing.T) {
+	t.Parallel()
+	var down atomic.Bool
+	down.Store(true)
+	ask := door(t, gateway.Config{
+		Services: map[string][]string{"order": {serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if down.Load() {
+				t.Error("a request reached a service that does not say how it is")
+			}
+			echo(w, r)
+		})}},
+		Routes: []gateway.Route{{Upstream: "POST /api/x", Service: "order", Downstream: "/v1/x", Admit: true}},
+		Admission: gateway.Admission{
+			Limit: 1, Interval: time.Millisecond, Wait: 20 * time.Second, Gauge: func(*http.Client) (int, error) {
+				if down.Load() {
+					return 0, errors.New("down")
+				}
+				return 0, nil
+			},
+		},
+	})
+	time.AfterFunc(50*time.Millisecond, func() { down.Store(false) })
+	for range 3 {
 		if got := ask("POST", "/api/x"); got.status != 200 {
 			t.Fatalf("%+v", got)
 		}
