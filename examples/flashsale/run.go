@@ -92,7 +92,9 @@ func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, er
 	if err != nil {
 		return result{}, nil, err
 	}
-	return newResult(v, s.crowd.Stats(), b, took, s.opts.mode), v.Faults, nil
+	r := newResult(v, s.crowd.Stats(), b, took, s.opts.mode)
+	s.page.change(func(f *figures) { f.Phase, f.Verdict, f.Faults = "the sale is over", &r, v.Faults })
+	return r, v.Faults, nil
 }
 
 // playAndShow runs the crowd, the scenario and the status line side by side.
@@ -148,12 +150,19 @@ func (s *shop) show(ctx context.Context, tick *ticker, count *tallier, notes <-c
 			tick.note(what)
 		case <-every.C:
 			if c, err := count.count(ctx); err == nil {
-				tick.show(c, s.crowd.Stats(), s.breakers())
+				s.tell(tick, c)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// tell shows the figures on the status line and on the page.
+func (s *shop) tell(tick *ticker, c tally) {
+	stats := s.crowd.Stats()
+	tick.show(c, stats, s.breakers())
+	s.page.show(tick, c, stats, s.gateway.States())
 }
 
 // breakers names those that are not closed.
@@ -191,7 +200,7 @@ func (s *shop) settle(tick *ticker, count *tallier) error {
 		if c.open() != last {
 			last, since = c.open(), time.Now()
 		}
-		tick.show(c, s.crowd.Stats(), s.breakers())
+		s.tell(tick, c)
 		select {
 		case err := <-s.failed:
 			return err

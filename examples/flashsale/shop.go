@@ -48,7 +48,8 @@ type shop struct {
 	gateway  *gateway.Gateway
 	journal  *loadgen.Journal
 	crowd    *loadgen.Crowd
-	url      string // of the gateway
+	page     *page
+	url      string // of the gateway and the page
 
 	failed  chan error // a part that should have gone on
 	closers []func() error
@@ -58,7 +59,7 @@ type shop struct {
 func openShop(ctx context.Context, o options, dir string, log *slog.Logger) (*shop, error) {
 	s := &shop{
 		opts: o, dir: dir, log: log, catalog: contracts.Catalog(), goods: newGoods(o.duration),
-		services: map[string]*node{}, failed: make(chan error, 16),
+		services: map[string]*node{}, failed: make(chan error, 16), page: newPage(),
 	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -205,7 +206,8 @@ func (s *shop) openGateway(l net.Listener, secret []byte) (err error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.gateway.Run(ctx) }) // returns nil
 	s.onClose(func() error { cancel(); wg.Wait(); s.gateway.Close(); return nil })
-	s.serve(l, s.gateway)
+	s.serve(l, s.page.around(s.gateway))
+	s.onClose(func() error { s.page.close(); return nil })
 	return nil
 }
 

@@ -89,6 +89,7 @@ type ticker struct {
 	phase string
 	every time.Duration // between plain lines
 	last  time.Time
+	rate  float64 // orders confirmed a second, lately
 	was   tally
 	at    time.Time
 }
@@ -123,10 +124,10 @@ func (t *ticker) show(c tally, s loadgen.Stats, breakers string) {
 		return
 	}
 	t.last = now
-	rate := float64(c.confirmed-t.was.confirmed) / max(now.Sub(t.at).Seconds(), 0.001)
+	t.rate = float64(c.confirmed-t.was.confirmed) / max(now.Sub(t.at).Seconds(), 0.001)
 	t.was, t.at = c, now
 	line := fmt.Sprintf("%5.0f orders/s · accepted %d · confirmed %d · rejected %d · open %d · p99 %.0f ms · %d buyers%s",
-		rate, s.Accepted, c.confirmed, c.rejected, c.pending, millis(s.P99), s.Buyers, breakers)
+		t.rate, s.Accepted, c.confirmed, c.rejected, c.pending, millis(s.P99), s.Buyers, breakers)
 	if t.bar == nil {
 		_, _ = fmt.Fprintf(t.out, "%6.1fs  %s\n", now.Sub(t.began).Seconds(), line)
 		return
