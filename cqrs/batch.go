@@ -46,11 +46,19 @@ func (b *batch) locks() []string {
 		}
 		for _, h := range it.route.handlers {
 			if h.locks != nil {
-				names = append(names, h.locks(it.d.Message)...)
+				names = append(names, b.locksOf(h, it)...)
 			}
 		}
 	}
+	b.l.active = nil
 	return lockNames(names)
+}
+
+// locksOf asks a handler, whose panic or Goexit is the message's failure.
+func (b *batch) locksOf(h *handler, it *item) []string {
+	b.l.active = []*item{it}
+	defer contain(&it.verdict)
+	return h.locks(it.d.Message)
 }
 
 // claim asks the inbox, in one statement, which of the fresh messages are new.

@@ -140,6 +140,7 @@ func (it *item) prepare(p *Processor) {
 		return
 	}
 	it.ready = true
+	defer contain(&it.verdict) // decoding and validating is the application's code too
 	env, rt := &it.d.Envelope, it.route
 	switch {
 	case len(rt.handlers) == 0:

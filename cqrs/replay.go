@@ -54,16 +54,14 @@ func (p *Processor) Discard(ctx context.Context, ids ...string) (int, error) {
 		if err != nil || n == 0 {
 			return err
 		}
-		var blockers []*Parked
+		twins := make([]*Parked, n) // those that block their queue, or are being replayed; others have none
 		found := make([]string, n)
 		for i, l := range ls {
 			found[i] = l.ID
-			if l.Blocking {
-				blockers = append(blockers, &Parked{Record: l.Record})
-			}
+			twins[i] = &Parked{Record: l.Record}
 		}
-		if len(blockers) > 0 && p.cfg.Parking != nil {
-			if err := p.cfg.Parking.Consume(ctx, blockers); err != nil {
+		if p.cfg.Parking != nil {
+			if err := p.cfg.Parking.Consume(ctx, twins); err != nil {
 				return err
 			}
 		}

@@ -105,7 +105,12 @@ func (p *Processor) SendAnswer(ctx context.Context, env Envelope, a Answer) erro
 
 func runHooks(ctx context.Context, h *handler, env Envelope, a Answer) error {
 	for _, hook := range h.onReply {
-		if err := hook(ctx, env, a); err != nil {
+		err := hook(ctx, env, a)
+		switch {
+		case err == nil:
+		case outcomeOnly(err): // wrapped, it would pass for the handler's own, which does not undo the handling
+			return fmt.Errorf("cqrs: OnReply: %s", err.Error())
+		default:
 			return fmt.Errorf("cqrs: OnReply: %w", err)
 		}
 	}

@@ -170,7 +170,7 @@ func (b *batch) without(ctx context.Context, items []*item) []*item {
 	return rest
 }
 
-// undone marks a rejection by a one-message handler in a batch: what it wrote has to go.
+// undone marks a rejection by a one-message handler or by a reply's hook in a batch: what was written has to go.
 type undone struct{ error }
 
 func (u undone) Unwrap() error { return u.error }
@@ -282,7 +282,7 @@ func (b *batch) repliesOf(ctx context.Context, items []*item, ds []*Delivery, re
 		err := b.reply(sctx, it, result, it.d.Err)
 		cancel()
 		if err != nil {
-			it.d.Err = err
+			it.d.Err = undone{err}
 			return errSome
 		}
 	}
