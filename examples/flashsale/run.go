@@ -142,7 +142,7 @@ func (s *shop) profile() (stop func(), err error) {
 
 // show prints notes and figures until ctx ends.
 func (s *shop) show(ctx context.Context, tick *ticker, count *tallier, notes <-chan string) {
-	every := time.NewTicker(500 * time.Millisecond)
+	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for {
 		select {

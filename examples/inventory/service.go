@@ -39,8 +39,8 @@ func Open(ctx context.Context, cfg Config) (*unit.Unit, error) {
 	stock := &app.Stock{Shelf: shelf, Reservations: adapters.NewReservations(u.Sender)}
 
 	unit.Participant(u, stock.Reserve, stock.Release, cqrs.Locks(app.Locks))
-	unit.Forward(u, stock.Commit)
-	unit.Forward(u, stock.Return)
+	cqrs.Handle(u.Processor, stock.Commit) // a reservation knows what it has done: these need no memory of their own
+	cqrs.Handle(u.Processor, stock.Return)
 	cqrs.Handle(u.Processor, adapters.SetStock)
 
 	u.Serve(adapters.API{Processor: u.Processor, Reads: adapters.NewReads(u.DB())}.Handler())

@@ -40,8 +40,8 @@ func Open(ctx context.Context, cfg Config) (*unit.Unit, error) {
 
 	cqrs.Handle(u.Processor, orders.Place)
 	cqrs.Handle(u.Processor, orders.RequestCancel)
-	unit.Forward(u, orders.Confirm)
-	unit.Forward(u, orders.Cancel)
+	cqrs.Handle(u.Processor, orders.Confirm) // an order knows what it has done: these need no memory of their own
+	cqrs.Handle(u.Processor, orders.Cancel)
 	cqrs.On(u.Processor, orders.Reject)
 
 	api := adapters.API{Processor: u.Processor, Reads: adapters.NewReads(u.DB()), Once: once(u)}

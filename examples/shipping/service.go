@@ -8,6 +8,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/examples/contracts"
 	"github.com/surge-go/surge/examples/internal/unit"
 	"github.com/surge-go/surge/examples/shipping/adapters"
@@ -24,8 +25,8 @@ func Open(ctx context.Context, cfg unit.Config) (*unit.Unit, error) {
 	}
 	shipments := &app.Shipments{Repository: adapters.NewShipments(u.Sender), Now: time.Now}
 	unit.Participant(u, shipments.Create, shipments.Cancel)
-	unit.Forward(u, shipments.Dispatch)
-	unit.Forward(u, shipments.Recall)
+	cqrs.Handle(u.Processor, shipments.Dispatch) // a shipment knows what it has done: these need no memory
+	cqrs.Handle(u.Processor, shipments.Recall)
 
 	engine, err := saga.NewEngine(u.Processor, saga.EngineConfig{DeadLetters: u.DeadLetters, Logger: u.Logger()})
 	if err != nil {

@@ -19,7 +19,7 @@ func Participant[C cqrs.Request[R], R, U any](
 	cqrs.On(u.Processor, undo, o...)
 }
 
-// Forward registers a participant that is never undone.
+// Forward registers a participant that is never undone, and whose handler cannot tell a command that comes twice.
 func Forward[C cqrs.Request[R], R any](
 	u *Unit, do func(context.Context, C) (R, error), o ...cqrs.HandlerOption,
 ) {
