@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -99,10 +100,8 @@ func insertKeysMySQL(ctx context.Context, rows []*row) (map[string]bool, error) 
 		return nil, err
 	}
 	n, err := insertValues(statementIn(ctx), "INSERT IGNORE INTO", rows).exec(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := statementIn(ctx).add("SET SESSION innodb_lock_wait_timeout = DEFAULT").exec(ctx); err != nil {
+	_, reset := statementIn(ctx).add("SET SESSION innodb_lock_wait_timeout = DEFAULT").exec(ctx)
+	if err = errors.Join(err, reset); err != nil {
 		return nil, err
 	}
 	ids, byID := make([]string, len(rows)), make(map[string]int64, len(rows))

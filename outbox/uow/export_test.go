@@ -18,5 +18,5 @@ var Statements = statements
 
 // KindOf exposes how statements are told apart: r for read, c for change, b for back, o for other.
 func KindOf(query string) string {
-	return map[kind]string{read: "r", save: "s", change: "c", rollbackTo: "b", other: "o"}[kindOf(query)]
+	return map[kind]string{read: "r", save: "s", session: "v", change: "c", rollbackTo: "b", other: "o"}[kindOf(query)]
 }

@@ -121,6 +121,12 @@ func (f *frame) end() {
 	f.over = true
 }
 
+func (f *frame) ended() bool {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	return f.over
+}
+
 // keep hands what the frame did to its parent.
 func (f *frame) keep() {
 	f.tx.mu.Lock()

@@ -82,7 +82,10 @@ func (p *pool) GetDBConn() (*sql.DB, error) { return p.f.tx.unit.sql, nil }
 
 // before says why a statement may not run, and sets the savepoint it needs.
 func (p *pool) before(ctx context.Context, k kind) error {
-	if err := p.f.usable(); err != nil && (k != rollbackTo || p.f.tx.doomed()) {
+	if err := p.f.usable(); err != nil {
+		if p.allowed(k) {
+			return nil
+		}
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -94,6 +97,19 @@ func (p *pool) before(ctx context.Context, k kind) error {
 		return p.f.protect(ctx)
 	}
 	return nil
+}
+
+// allowed reports whether a statement may run though others may not: one that rolls back to a savepoint makes the
+// transaction usable again, and on MySQL one that restores a variable of the session is for the connection's next
+// user. It writes nothing that could commit by itself.
+func (p *pool) allowed(k kind) bool {
+	switch k {
+	case rollbackTo:
+		return !p.f.tx.doomed()
+	case session:
+		return p.f.tx.unit.dialect == mariadb && !p.f.ended()
+	}
+	return false
 }
 
 // after notes what a statement did.
@@ -137,6 +153,7 @@ const (
 	change          // INSERT, UPDATE, DELETE: it wrote if rows were affected
 	save            // SAVEPOINT, by gorm's nested Transaction
 	rollbackTo      // ROLLBACK TO SAVEPOINT, by the same
+	session         // SET; counts as a write
 	other           // counts as a write
 )
 
@@ -158,6 +175,8 @@ func kindOf(query string) kind {
 		return read
 	case "SAVEPOINT":
 		return save
+	case "SET":
+		return session
 	case "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE":
 		return change
 	case "ROLLBACK":
