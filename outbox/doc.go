@@ -56,7 +56,8 @@
 //	failure                                   what happens
 //	broker down                               the topic pauses with backoff; no attempt is used up
 //	one message refused, others taken         retry table with backoff, its key behind it (see Poison); then dead
-//	Publish hangs                             its topic waits; Healthy complains after StuckAfter
+//	Publish hangs                             its topic waits; Healthy complains after StuckAfter; shards that are to
+//	                                          be handed over are kept for one more Lease, then it may arrive twice
 //	relay killed                              another takes over when the leases expire; at most what was
 //	                                          under way is published twice
 //	relay sleeps, wakes after its leases      it deletes nothing; what it was sending may arrive twice

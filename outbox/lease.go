@@ -124,7 +124,7 @@ func (r *Relay) succeed(x execer) error {
 		return err
 	}
 	for _, o := range owners {
-		if name, _, ok := strings.Cut(o, "#"); !ok || name != r.cfg.Owner {
+		if at := strings.LastIndexByte(o, '#'); at < 0 || o[:at] != r.cfg.Owner {
 			continue
 		}
 		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", o); err != nil {
@@ -194,6 +194,9 @@ func (r *Relay) apply(c census, began time.Time) (closing bool) {
 		if held && (!had || epoch != was) || r.closing[shard] && desired[shard] {
 			r.rescan = true
 		}
+		if !r.closing[shard] {
+			r.closeAt[shard] = time.Now().Add(r.cfg.Lease)
+		}
 		r.closing[shard] = held && !desired[shard]
 		closing = closing || r.closing[shard]
 	}
@@ -234,12 +237,13 @@ func (r *Relay) lose(shard int) {
 	})
 }
 
-// releasable lists the shards that are to be handed over and have nothing under way.
+// releasable lists the shards that are to be handed over and have nothing under way, or only what does not return,
+// which must not hold up the other topics: it is published twice, as if the lease had expired.
 func (r *Relay) releasable() (shards []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for shard := range r.held {
-		if r.closing[shard] && r.flying[shard] == 0 {
+		if r.closing[shard] && (r.flying[shard] == 0 || time.Now().After(r.closeAt[shard])) {
 			shards = append(shards, int64(shard))
 		}
 	}

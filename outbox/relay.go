@@ -42,11 +42,12 @@ type state struct {
 	workers  sync.WaitGroup
 	stopping chan struct{} // closed when nothing new is to be published
 
-	held    map[int]int64 // epoch of each shard's lease
-	valid   time.Time     // until when the leases last
-	flying  [Shards]int   // messages taken and not yet deleted
-	closing [Shards]bool  // shards to be handed over
-	barred  [Shards]int   // messages that block their shard
+	held    map[int]int64     // epoch of each shard's lease
+	valid   time.Time         // until when the leases last
+	flying  [Shards]int       // messages taken and not yet deleted
+	closing [Shards]bool      // shards to be handed over
+	closeAt [Shards]time.Time // until when what is under way for a closing shard is waited for
+	barred  [Shards]int       // messages that block their shard
 
 	topics  map[string]*topic
 	blocked map[lane]*blockade

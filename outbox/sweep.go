@@ -48,7 +48,7 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 		switch {
 		case o.published:
 			r.accept(t, rec)
-		case o.err != nil && (aside || s.some || refused(o.err)):
+		case o.err != nil && r.mine(&rec) && (aside || s.some || refused(o.err)):
 			r.refuse(t, rec, o.err, s.some || refused(o.err))
 			if r.cfg.Poison(t.name) == BlockKey {
 				blocked[rec.lane()] = true
@@ -63,7 +63,7 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	r.giveBack(t, back)
 	switch {
 	case s.some || len(back) < len(batch):
-		t.failures, t.err, t.offset, t.cycled = 0, nil, 0, false
+		t.recover()
 		return 0
 	case s.err == nil: // no lane begins behind the offset, or the relay stops
 		t.offset, t.cycled = 0, true

@@ -77,6 +77,9 @@ func (r *Relay) rest(d time.Duration) {
 func (r *Relay) take(t *topic) ([]record, *trial) {
 	for {
 		r.mu.Lock()
+		if len(t.queue) == 0 {
+			t.recover() // what failed went to another relay
+		}
 		if r.idle(t) {
 			t.running = false
 			r.mu.Unlock()
@@ -111,6 +114,9 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 	return batch, nil
 }
 
+// recover forgets failures.
+func (t *topic) recover() { t.failures, t.err, t.offset, t.cycled = 0, nil, 0, false }
+
 // idle reports whether the worker has nothing to do.
 func (r *Relay) idle(t *topic) bool {
 	select {
@@ -131,11 +137,18 @@ func (r *Relay) mine(rec *record) bool {
 func (r *Relay) purge() {
 	for _, t := range r.topics {
 		t.queue = r.filter(t.queue)
+		if len(t.queue) == 0 && !t.running {
+			t.recover()
+		}
 		t.trials = slices.DeleteFunc(t.trials, func(tr *trial) bool {
-			if _, ok := r.held[tr.rows[0].shard]; ok {
+			head := &tr.rows[0]
+			if _, ok := r.held[head.shard]; ok && !r.closing[head.shard] {
 				return false
 			}
-			r.flying[tr.rows[0].shard]--
+			r.flying[head.shard]--
+			if b := r.blocked[head.lane()]; b != nil {
+				b.busy = false
+			}
 			return true
 		})
 	}

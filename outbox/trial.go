@@ -21,6 +21,10 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		return nil, nil
 	}
 	where, args := r.dialect.among("r.shard", shards)
+	for _, name := range r.occupied() {
+		where += " AND r.topic <> ?"
+		args = append(args, name)
+	}
 	heads, err := r.retryRows(ctx, where+` AND r.due_at <= {now} AND (r.aggregateid = '' OR NOT EXISTS (
 		SELECT 1 FROM outbox_retry p WHERE p.topic = r.topic AND p.aggregateid = r.aggregateid AND p.seq < r.seq))
 		ORDER BY r.due_at, r.seq LIMIT ?`, append(args, maxTrials)...)
@@ -42,6 +46,25 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		tr.rows = append(tr.rows, behind...)
 	}
 	return trials, nil
+}
+
+// occupied lists the topics that take no more trials now: they fail, or have not done with the last ones. Their
+// heads, which stay due, would hide those of other topics.
+func (r *Relay) occupied() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	busy := map[string]bool{}
+	for l, b := range r.blocked {
+		if b.busy {
+			busy[l.topic] = true
+		}
+	}
+	for name, t := range r.topics {
+		if busy[name] || t.failures > 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (r *Relay) retryRows(ctx context.Context, where string, args ...any) (recs []record, err error) {

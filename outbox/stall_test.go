@@ -1,0 +1,192 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// second runs another relay on the fixture's database until the test ends.
+func (f *fixture) second(t *testing.T, to message.Publisher, cfg outbox.RelayConfig) *outbox.Relay {
+	t.Helper()
+	cfg.UnitOfWork = f.unit
+	relay := newRelay(t, f.box, to, cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := relay.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); all.Wait() })
+	return relay
+}
+
+func (f *fixture) exec(t *testing.T, query string, args ...any) {
+	t.Helper()
+	err := f.unit.Do(context.Background(), func(ctx context.Context) error { return uow.DB(ctx).Exec(query, args...).Error })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// renewed waits until the relay has committed another renewal of its leases, so what an earlier one found is known.
+func (f *fixture) renewed(t *testing.T) {
+	t.Helper()
+	last := func() (at int64) {
+		if err := f.db.Raw("SELECT max(expires_at) FROM outbox_member").Row().Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	before := last()
+	within(t, "the leases are renewed", func() bool { return last() > before })
+}
+
+// keys returns n keys.
+func keys(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprint("k", i))
+	}
+	return list
+}
+
+// A topic whose Publish hangs must not hold up the other topics of the shards that are to be handed over.
+func TestHangDoesNotHoldUpAHandOver(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	to := &scripted{script: func(topic string, _ []*message.Message) error {
+		if topic == "slow" {
+			<-gate
+		}
+		return nil
+	}}
+	cfg := outbox.RelayConfig{Lease: 600 * time.Millisecond}
+	f := run(t, to, cfg)
+	defer close(gate)
+	f.relay.Pause()
+	for _, k := range keys(200) {
+		f.publish(t, "slow", k, "slow-"+k)
+	}
+	f.relay.Resume()
+	within(t, "it hangs", func() bool { return f.relay.Publishing() == 1 })
+	f.second(t, to, cfg)
+	within(t, "it has its share", func() bool {
+		var n int64
+		err := f.db.Raw("SELECT count(*) FROM outbox_lease GROUP BY owner ORDER BY 1 LIMIT 1").Row().Scan(&n)
+		return err == nil && n == outbox.Shards/2
+	})
+	for _, k := range keys(200) {
+		f.publish(t, "fast", k, "fast-"+k)
+	}
+	within(t, "the other topic's messages leave", func() bool {
+		n := 0
+		for _, id := range to.ids() {
+			if id[:4] == "fast" {
+				n++
+			}
+		}
+		return n >= 200
+	})
+}
+
+// A topic that hangs must not keep the retry table from another one.
+func TestHangDoesNotHoldUpRetries(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	var refuse, hang atomic.Bool
+	refuse.Store(true)
+	to := &scripted{script: func(topic string, _ []*message.Message) error {
+		switch {
+		case topic == "slow" && hang.Load():
+			<-gate
+		case refuse.Load():
+			return refusedError{}
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{Attempts: 1000})
+	defer close(gate)
+	for _, k := range keys(120) {
+		f.publish(t, "slow", k, "slow-"+k)
+	}
+	retrying := func(n int64) bool {
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Retrying == n
+	}
+	within(t, "all are refused", func() bool { return retrying(120) })
+	hang.Store(true)
+	f.publish(t, "fast", "k", "fast")
+	within(t, "it is refused too", func() bool { return retrying(121) })
+	refuse.Store(false)
+	within(t, "it leaves", func() bool { return slices.Contains(to.ids(), "fast") })
+}
+
+// A failing topic whose messages went to another relay does not fail any more.
+func TestFailureEndsWithTheQueue(t *testing.T) {
+	t.Parallel()
+	to := &scripted{script: func(string, []*message.Message) error { return errors.New("down") }}
+	f := run(t, to, outbox.RelayConfig{Lease: 600 * time.Millisecond, StuckAfter: 50 * time.Millisecond})
+	f.publish(t, "topic", "k", "1")
+	within(t, "it complains", func() bool { return f.relay.Healthy(context.Background()) != nil })
+	f.exec(t, "UPDATE outbox_lease SET owner = 'other#1', epoch = epoch + 1, expires_at = 9000000000000000")
+	f.exec(t, "DELETE FROM outbox")
+	within(t, "it is well", func() bool { return f.relay.Healthy(context.Background()) == nil })
+}
+
+// A message that is refused after its shard was lost must not bar the shard when it is won back.
+func TestShardLostDuringARefusalIsNotBarred(t *testing.T) {
+	t.Parallel()
+	entered, gate := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	to := &scripted{}
+	to.script = func(string, []*message.Message) error {
+		switch calls.Add(1) {
+		case 1:
+			return errors.New("down")
+		case 2:
+			close(entered)
+			<-gate
+			return refusedError{}
+		}
+		return nil
+	}
+	f := run(t, to, outbox.RelayConfig{
+		Lease: 600 * time.Millisecond, Poison: func(string) outbox.Poison { return outbox.BlockShard },
+	})
+	f.publish(t, "topic", "k", "1")
+	<-entered
+	f.exec(t, "UPDATE outbox_lease SET owner = 'thief#1', epoch = epoch + 1, expires_at = 9000000000000000")
+	f.renewed(t)
+	f.renewed(t)
+	close(gate)
+	within(t, "the refusal is noted", func() bool { return f.relay.Publishing() == 0 })
+	f.exec(t, "UPDATE outbox_lease SET expires_at = 0")
+	f.drain(t)
+}
+
+// A relay takes over from its own name only, whatever is in it: who is taken for dead learns of it at its next renewal.
+func TestOwnerNamesMayHoldAnything(t *testing.T) {
+	t.Parallel()
+	gate := make(chan struct{})
+	to := &scripted{script: func(string, []*message.Message) error { <-gate; return nil }}
+	f := run(t, to, outbox.RelayConfig{Owner: "service#1", Lease: time.Hour})
+	defer close(gate)
+	f.publish(t, "topic", "k", "1")
+	within(t, "it has leases", func() bool { return f.relay.Publishing() == 1 })
+	f.second(t, &scripted{}, outbox.RelayConfig{Owner: "service"})
+	within(t, "the second is there", func() bool {
+		var n int64
+		err := f.db.Raw("SELECT count(*) FROM outbox_member WHERE owner LIKE 'service#%'").Row().Scan(&n)
+		return err == nil && n == 2
+	})
+}
