@@ -75,8 +75,11 @@ func (p parking) Reschedule(_ context.Context, ms []*cqrs.Parked) error {
 func (p parking) Consume(_ context.Context, ms []*cqrs.Parked) error {
 	for _, m := range ms {
 		i := p.find(m)
-		if i < 0 || m.Lease != "" && m.Lease != p.state.parked[i].Lease {
+		if m.Lease != "" && (i < 0 || m.Lease != p.state.parked[i].Lease) {
 			return cqrs.ErrLeaseLost
+		}
+		if i < 0 {
+			continue
 		}
 		p.state.parked = slices.Delete(p.state.parked, i, i+1)
 	}

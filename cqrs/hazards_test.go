@@ -2,6 +2,7 @@ package cqrs_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -146,5 +147,42 @@ func TestRule05_DiscardOfALetterThatIsBeingReplayed(t *testing.T) {
 		if runs != 1 {
 			t.Errorf("the handler ran %d times, want once, before the discard", runs)
 		}
+		s.deliver("shop.commands", noteMsg("2", "x", ""))
+		synctest.Wait()
+		if n, err := s.p.Discard(t.Context(), "2"); n != 1 || err != nil { // nothing is parked for it
+			t.Errorf("Discard = %d, %v", n, err)
+		}
 	})
 }
+
+// A scheduled message that has to queue up behind others still comes no earlier than its time.
+func TestScheduledMessageBehindAParkedOneKeepsItsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newDB(), &journal{}
+		s := newService(t, b, catalog(), b.config())
+		start, failed := time.Now(), false
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Text == "first" && !failed {
+				failed = true
+				return cqrs.Later(time.Minute, errNotNow)
+			}
+			j.add(n.Text + "=" + time.Since(start).Round(time.Minute).String())
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "x", "first"))
+		synctest.Wait()
+		m := noteMsg("2", "x", "second")
+		m.Metadata[cqrs.HeaderDeliverAt] = start.Add(time.Hour).UTC().Format(time.RFC3339Nano)
+		s.deliver("shop.commands", m)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if got := j.String(); got != "first=1m0s second=1h0m0s" {
+			t.Errorf("handled %q", got)
+		}
+	})
+}
+
+var errNotNow = errors.New("not now")

@@ -143,6 +143,8 @@ func (b *batch) postpone(d *decisions, it *item) {
 	if it.fate == retried {
 		next.Delay = it.delay
 		next.noteFailure(it)
+	} else if it.parked == nil {
+		next.Delay = it.later // its own time, wherever in the queue it is
 	}
 	if it.parked != nil {
 		d.reschedule = append(d.reschedule, next)
