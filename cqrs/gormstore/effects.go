@@ -120,6 +120,10 @@ type settling struct {
 	held      bool
 }
 
+// SettlesBeforeCommit implements uow.Settler: lock writes nothing, so there is nothing to take back for a result that
+// is refused.
+func (s *settling) SettlesBeforeCommit() {}
+
 // Settle runs apply and removes the intent in one transaction, which other results may share.
 func (e *Effects) Settle(ctx context.Context, rec *effect.Record, apply func(ctx context.Context) error) error {
 	s := &settling{id: rec.ID, owner: rec.Owner}

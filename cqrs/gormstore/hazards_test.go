@@ -2,12 +2,14 @@ package gormstore_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/effect"
 	"github.com/surge-go/surge/cqrs/gormstore"
+	"github.com/surge-go/surge/outbox/uow"
 )
 
 // While another replica consumes the head and promotes what is behind it, whoever looks whether the queue is parked
@@ -64,4 +66,36 @@ func TestErrorTextThatNoDatabaseTakes(t *testing.T) {
 			t.Errorf("dead letter: %v", err)
 		}
 	})
+}
+
+// Results that are refused without a write keep their places in the shared transaction.
+func TestRule01_RefusedSettlementsDoNotCostTheBatch(t *testing.T) {
+	t.Parallel()
+	f := onSQLite(t)
+	e := effects(t, f)
+	must(t, e.Beat(t.Context(), "o#1", time.Minute))
+	const n = 16
+	records := make([]*effect.Record, n)
+	for i := range records {
+		records[i] = intent(fmt.Sprint(i), "o#1")
+	}
+	add(t, f, e, records...)
+	var err error
+	f.work, err = uow.New(f.db, uow.Config{MaxShare: n, Linger: time.Minute}) // they all share
+	must(t, err)
+	e = effects(t, f)
+	done := make(chan error, n)
+	for _, r := range records {
+		go func() {
+			done <- e.Settle(t.Context(), r, func(context.Context) error { return cqrs.Reject("no", nil) })
+		}()
+	}
+	for range n {
+		if err := <-done; cqrs.AsRejection(err) == nil {
+			t.Error(err)
+		}
+	}
+	if got := f.work.Stats(); got.Restarts != 0 || got.Commits != 1 {
+		t.Errorf("%+v for %d refusals, want one commit and no restart", got, n)
+	}
 }
