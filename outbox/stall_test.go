@@ -33,7 +33,9 @@ func (f *fixture) second(t *testing.T, to message.Publisher, cfg outbox.RelayCon
 
 func (f *fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	err := f.unit.Do(context.Background(), func(ctx context.Context) error { return uow.DB(ctx).Exec(query, args...).Error })
+	err := f.unit.Do(context.Background(), func(ctx context.Context) error {
+		return uow.DB(ctx).Exec(query, args...).Error
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
