@@ -179,15 +179,16 @@ func (s *shop) breakers() string {
 	return " · breaker " + strings.Join(open, ", ")
 }
 
-// settle waits until no order and no saga is under way, or until that does not change any more.
+// settle waits until no order and no saga is under way, or until nothing moves any more.
 func (s *shop) settle(tick *ticker, count *tallier) error {
-	most := max(s.opts.duration, 20*time.Second)
+	most := max(2*s.opts.duration, time.Minute)
 	const still = 6 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	tick.note("settling")
-	last, since := -1, time.Now()
-	every := time.NewTicker(50 * time.Millisecond)
+	var last tally
+	since := time.Now()
+	every := time.NewTicker(100 * time.Millisecond)
 	defer every.Stop()
 	for {
 		c, err := count.count(ctx)
@@ -197,8 +198,8 @@ func (s *shop) settle(tick *ticker, count *tallier) error {
 		if err != nil || c.open() == 0 || time.Since(since) > still {
 			return nil
 		}
-		if c.open() != last {
-			last, since = c.open(), time.Now()
+		if c != last {
+			last, since = c, time.Now()
 		}
 		s.tell(tick, c)
 		select {

@@ -20,6 +20,7 @@ import (
 type tally struct {
 	pending, confirmed, rejected, cancelled int
 	sagas                                   int // that have not ended
+	steps                                   int // that those sagas have made
 }
 
 // open is how much is still to be done.
@@ -75,8 +76,8 @@ func (t *tallier) count(ctx context.Context) (c tally, err error) {
 	if err := rows.Err(); err != nil {
 		return c, err
 	}
-	err = t.sagas.QueryRowContext(ctx, `SELECT count(*) FROM saga_instances
-		WHERE status NOT IN ('completed', 'compensated', 'cancelled', 'aborted')`).Scan(&c.sagas)
+	err = t.sagas.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(version), 0) FROM saga_instances
+		WHERE status NOT IN ('completed', 'compensated', 'cancelled', 'aborted')`).Scan(&c.sagas, &c.steps)
 	return c, err
 }
 

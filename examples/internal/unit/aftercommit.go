@@ -26,6 +26,9 @@ type afterCommit struct {
 // gather is how long a message waits for company, as in the defaults of asynchronous producers.
 const gather = 20 * time.Millisecond
 
+// few is how many messages are under way at once. The others wait in memory, where a crash finds them.
+const few = 16
+
 type letter struct {
 	topic string
 	m     *message.Message
@@ -83,8 +86,9 @@ func (a *afterCommit) Run(ctx context.Context) error {
 func (a *afterCommit) take() []letter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	batch := a.queue
-	a.queue = nil
+	n := min(few, len(a.queue))
+	batch := a.queue[:n:n]
+	a.queue = a.queue[n:]
 	return batch
 }
 
