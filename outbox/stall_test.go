@@ -192,3 +192,24 @@ func TestOwnerNamesMayHoldAnything(t *testing.T) {
 		return err == nil && n == 2
 	})
 }
+
+// One message of another key is proof enough that the publisher works, whenever it comes.
+func TestOneSuccessShowsWhoIsToBlame(t *testing.T) {
+	t.Parallel()
+	var failures atomic.Int32
+	to := &scripted{script: func(_ string, msgs []*message.Message) error {
+		if slices.ContainsFunc(msgs, func(m *message.Message) bool { return m.UUID == "bad" }) {
+			failures.Add(1)
+			return errors.New("refused")
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{Backoff: 20 * time.Millisecond, MaxBackoff: 20 * time.Millisecond})
+	f.publish(t, "topic", "k", "bad", "behind")
+	within(t, "it fails", func() bool { return failures.Load() > 4 })
+	f.publish(t, "topic", "other", "good")
+	within(t, "the message and what is behind it are set aside", func() bool {
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Retrying == 2 && s.Depth == 0
+	})
+}

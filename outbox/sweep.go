@@ -1,6 +1,9 @@
 package outbox
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	probes    = 4  // failures in a row, before any success, after which a sweep takes the publisher to be down
@@ -17,9 +20,11 @@ type sweep struct {
 	outcome []outcome
 	held    map[lane]bool // lanes with a message that was not published
 	tried   int           // index of the last message tried
+	order   []int         // indexes of those tried
 	row     int           // failures in a row
 	some    bool          // something was published
 	all     bool          // every lane was tried
+	cut     bool          // given up before the end
 	err     error
 }
 
@@ -74,16 +79,27 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 	return r.fail(t, s.err)
 }
 
-// run tries the messages from the given index on.
+// run tries the messages from the given index on, and then those in front of it if the publisher proves to be up:
+// they failed before, and now it is known who is to blame.
 func (s *sweep) run(from int) {
 	for i := range s.batch[:from] {
 		s.held[s.batch[i].lane()] = true
 	}
+	s.pass(from, len(s.batch))
+	s.all = from == 0 && !s.cut
+	if from > 0 && s.some && !s.cut {
+		clear(s.held)
+		s.pass(0, from)
+	}
+}
+
+// pass tries the messages from one index up to another.
+func (s *sweep) pass(from, to int) {
 	limit := probes
 	if s.topic.cycled {
 		limit = thorough
 	}
-	for i := from; i < len(s.batch); i++ {
+	for i := from; i < to; i++ {
 		if s.some && i >= s.relay.cfg.Batch {
 			return // it is up
 		}
@@ -92,7 +108,7 @@ func (s *sweep) run(from int) {
 			continue
 		}
 		_, err := s.relay.send(s.topic.name, s.batch[i:i+1])
-		s.tried = i
+		s.tried, s.order = i, append(s.order, i)
 		if err == nil {
 			s.outcome[i].published, s.some, s.row = true, true, 0
 			continue
@@ -104,19 +120,23 @@ func (s *sweep) run(from int) {
 		}
 		s.row++
 		if !s.some && s.row == limit {
+			s.cut = true
 			return
 		}
 		if s.row == breakdown {
-			s.forgive(i)
+			s.forgive()
+			s.cut = true
 			return
 		}
 	}
-	s.all = from == 0
 }
 
-// forgive takes back the failures in a row that end at index i: the publisher went down.
-func (s *sweep) forgive(i int) {
-	for ; i >= 0 && !s.outcome[i].published; i-- {
+// forgive takes back the failures in a row that came last: the publisher went down.
+func (s *sweep) forgive() {
+	for _, i := range slices.Backward(s.order) {
+		if s.outcome[i].published {
+			return
+		}
 		if !refused(s.outcome[i].err) {
 			s.outcome[i].err = nil
 		}
