@@ -42,6 +42,11 @@
 // When the connection breaks during COMMIT its outcome is asked for (PostgreSQL: pg_xact_status). If nobody can
 // tell, Do returns [ErrOutcomeUnknown] and never runs fn again by itself.
 //
+// Whether a part has changed a row is read off its statements: SELECT reads, and a change of 0 rows is none. A part
+// that writes in another way, by a function that it selects or a trigger that redirects its INSERT, and then fails,
+// may leave that behind. Begin such a statement with WITH, as in WITH w AS (SELECT f()) SELECT * FROM w: it counts
+// as a write.
+//
 //	failure                                   what Do does
 //	fn returns an error, no row changed       the error is returned; neighbors are not disturbed
 //	fn returns an error after a write         neighbors run again together, fn runs again alone

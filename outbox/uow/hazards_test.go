@@ -257,3 +257,24 @@ func TestRule06_HungPartWithOpenRows(t *testing.T) {
 		}
 	})
 }
+
+// A function that writes is undone if its statement begins with WITH, as the package's documentation demands.
+func TestFunctionThatWrites(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	u := unit(t, db, uow.Config{})
+	exec(t, db, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'INSERT INTO items (id) VALUES (1) RETURNING id'")
+	err := u.Do(t.Context(), func(ctx context.Context) error {
+		var n int
+		if err := uow.DB(ctx).Raw("WITH w AS (SELECT f()) SELECT * FROM w").Scan(&n).Error; err != nil {
+			return err
+		}
+		return errNo
+	})
+	if !errors.Is(err, errNo) {
+		t.Error(err)
+	}
+	if got := count(t, db, "1 = 1"); got != 0 {
+		t.Errorf("%d rows, want none", got)
+	}
+}
