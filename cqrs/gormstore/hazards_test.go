@@ -99,3 +99,39 @@ func TestRule01_RefusedSettlementsDoNotCostTheBatch(t *testing.T) {
 		t.Errorf("%+v for %d refusals, want one commit and no restart", got, n)
 	}
 }
+
+// Whoever removes a message from the middle of a queue, as a discard does, and whoever consumes its head at the same
+// time leave a queue that goes on.
+func TestRule05_DiscardInTheMiddleWhileTheHeadIsConsumed(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		if f.db.Name() == "sqlite" {
+			t.Skip("one writer at a time")
+		}
+		head, middle, last := parked("k1", "m1"), parked("k1", "m2"), parked("k1", "m3")
+		f.append(t, head, middle, last)
+		must(t, f.reschedule(t, &cqrs.Parked{Record: last.Record, Delay: time.Minute}))
+		leased := f.lease(t, 2, time.Minute)
+		if idsOf(leased) != "m1 m2" {
+			t.Fatalf("leased %s", idsOf(leased))
+		}
+		must(t, f.reschedule(t, &cqrs.Parked{Record: last.Record}))
+		removed, commit := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- f.work.Do(t.Context(), func(ctx context.Context) error {
+				err := gormstore.NewParking().Consume(ctx, []*cqrs.Parked{{Record: middle.Record}})
+				close(removed)
+				<-commit
+				return err
+			})
+		}()
+		<-removed
+		time.AfterFunc(300*time.Millisecond, func() { close(commit) })
+		must(t, f.consume(t, leased[0]))
+		must(t, <-done)
+		if got := idsOf(f.lease(t, 10, time.Minute)); got != "m3" {
+			t.Errorf("leased %q, want m3: the queue has lost its head", got)
+		}
+	})
+}

@@ -70,10 +70,11 @@ func lockHeads(tx *gorm.DB, group string, queues []string) ([]string, error) {
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("gormstore: queue %q changes its head all the time", queues[0])
+	// They are busy, or have no head: give them one.
+	return append(all, queues...), promote(tx, group, queues)
 }
 
-const maxLooks = 100
+const maxLooks = 20
 
 // Append puts messages at the end of their queues.
 func (p *Parking) Append(ctx context.Context, messages []*cqrs.Parked) error {
@@ -242,18 +243,32 @@ func (p *Parking) Reschedule(ctx context.Context, messages []*cqrs.Parked) error
 func (p *Parking) Consume(ctx context.Context, messages []*cqrs.Parked) error {
 	tx := uow.DB(ctx)
 	for group, messages := range byGroup(messages) {
-		if err := removeLeased(tx, group, messages); err != nil {
-			return err
-		}
-		var queues []string
+		var queues, free []string
 		for _, m := range messages {
 			queues = append(queues, m.Queue)
+			if m.Lease == "" {
+				free = append(free, m.Queue)
+			}
+		}
+		if err := p.hold(ctx, group, free); err != nil {
+			return err
+		}
+		if err := removeLeased(tx, group, messages); err != nil {
+			return err
 		}
 		if err := promote(tx, group, queues); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hold locks the heads of queues from whose middle something may be removed: a concurrent Consume of a head would
+// choose as the next one what is about to go, and leave the queue without.
+func (p *Parking) hold(ctx context.Context, group string, queues []string) error {
+	slices.Sort(queues)
+	_, err := p.Parked(ctx, group, slices.Compact(queues))
+	return err
 }
 
 func removeLeased(tx *gorm.DB, group string, messages []*cqrs.Parked) error {
