@@ -57,6 +57,15 @@ func (n *node) start(ctx context.Context) error {
 	return nil
 }
 
+// cut keeps what the service publishes from the bus, until it has crashed and is back.
+func (n *node) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.unit != nil {
+		n.unit.Cut()
+	}
+}
+
 // crash kills the service. It returns when nothing of it is left.
 func (n *node) crash() {
 	n.mu.Lock()

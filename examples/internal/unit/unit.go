@@ -50,6 +50,7 @@ type Unit struct {
 	*host.Service
 
 	cfg      Config
+	cable    *cable
 	db       *gorm.DB
 	listener net.Listener
 }
@@ -61,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Unit, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Logger = cfg.Logger.With("service", cfg.Name)
-	u := &Unit{cfg: cfg}
+	u := &Unit{cfg: cfg, cable: newCable(cfg.Bus)}
 	if err := u.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Name, err), u.Close())
 	}
@@ -78,7 +79,7 @@ func (u *Unit) open(ctx context.Context) (err error) {
 		return err
 	}
 	c := host.Config{
-		Transport: u.cfg.Bus, UnitOfWork: uow.Config{MaxShare: orElse(u.cfg.Batch, 256)},
+		Transport: u.cable, UnitOfWork: uow.Config{MaxShare: orElse(u.cfg.Batch, 256)},
 		Relay: outbox.RelayConfig{Batch: u.cfg.Batch},
 		Processor: cqrs.ProcessorConfig{
 			MaxBatch: orElse(u.cfg.Batch, 256), Lanes: 2, Linger: linger(u.cfg.Batch), Locker: oneWriter{},
@@ -88,7 +89,7 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	}
 	var naive *afterCommit
 	if u.cfg.Unsafe.Outbox {
-		naive = newAfterCommit(u.cfg.Bus.Publisher(), u.cfg.Logger)
+		naive = newAfterCommit(u.cable.Publisher(), u.cfg.Logger)
 		c.Publisher = func(message.Publisher) message.Publisher { return naive }
 	}
 	if u.cfg.Unsafe.Idempotency {
