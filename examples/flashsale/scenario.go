@@ -25,6 +25,7 @@ const (
 	recoveryAt = 0.68
 	drainAt    = 0.80
 	downFor    = 0.015 // how long a crashed service stays down
+	cutFor     = 0.005 // how long a service that is about to crash sells what it cannot tell of
 )
 
 // calm, rush and recovery are how eager buyers are.
@@ -34,6 +35,9 @@ var (
 	recovery = loadgen.Pace{Buyers: mostBuyers / 2}
 )
 
+// forgetful is a bank that charges and does not say so, one time in two hundred.
+var forgetful = bank.Fault{Swallow: 0.005}
+
 // scenario is what happens, in order.
 func scenario() []moment {
 	pace := func(p loadgen.Pace) func(context.Context, *shop) error {
@@ -42,8 +46,15 @@ func scenario() []moment {
 	fault := func(f bank.Fault) func(context.Context, *shop) error {
 		return func(_ context.Context, s *shop) error { s.bank.Set(f); return nil }
 	}
+	cut := func(name string) func(context.Context, *shop) error {
+		return func(_ context.Context, s *shop) error { s.services[name].cut(); return nil }
+	}
 	crash := func(name string) func(context.Context, *shop) error {
-		return func(_ context.Context, s *shop) error { s.services[name].crash(); return nil }
+		return func(ctx context.Context, s *shop) error {
+			s.untilOrdersComeIn(ctx)
+			s.services[name].crash()
+			return nil
+		}
 	}
 	restart := func(name string) func(context.Context, *shop) error {
 		return func(ctx context.Context, s *shop) error { return s.services[name].start(ctx) }
@@ -51,17 +62,23 @@ func scenario() []moment {
 	return []moment{
 		{0, "calm: a few buyers", pace(calm)},
 		{spikeAt, "spike: ten times more buyers than units of one product", pace(rush)},
-		{0.25, "the order service crashes", crash(orderService)},
-		{0.25 + downFor, "the order service is back", restart(orderService)},
-		{0.35, "the bank forgets to answer now and then, after it has charged", fault(bank.Fault{Swallow: 0.005})},
-		{0.40, "the payment service crashes", crash(paymentService)},
-		{0.40 + downFor, "the payment service is back", restart(paymentService)},
+		{0.17 - cutFor, "the order service loses the bus, and goes on selling", cut(orderService)},
+		{0.17, "the order service crashes", crash(orderService)},
+		{0.17 + downFor, "the order service is back", restart(orderService)},
+		{0.40, "the bank forgets to answer now and then, after it has charged", fault(forgetful)},
 		{outageAt, "outage: the bank is down", fault(bank.Fault{Outage: true})},
-		{recoveryAt, "recovery: the bank works again", func(ctx context.Context, s *shop) error {
+		{recoveryAt, "recovery: the bank works again, but still forgets", func(ctx context.Context, s *shop) error {
 			s.crowd.Set(recovery)
+			return fault(forgetful)(ctx, s)
+		}},
+		{0.72, "the payment service crashes, with all the backlog", crash(paymentService)},
+		{0.72 + downFor, "the payment service is back", restart(paymentService)},
+		{0.76, "the order service crashes once more", crash(orderService)},
+		{0.76 + downFor, "the order service is back", restart(orderService)},
+		{drainAt, "closing time: what is under way is finished", func(ctx context.Context, s *shop) error {
+			s.crowd.Set(loadgen.Pace{})
 			return fault(bank.Fault{})(ctx, s)
 		}},
-		{drainAt, "closing time: what is under way is finished", pace(loadgen.Pace{})},
 	}
 }
 
@@ -82,6 +99,26 @@ func play(ctx context.Context, s *shop, duration time.Duration, note func(string
 		}
 	}
 	return b, nil
+}
+
+// untilOrdersComeIn waits for a moment in which a crash hits something, but not for long.
+func (s *shop) untilOrdersComeIn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, max(s.opts.duration/40, 300*time.Millisecond))
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for last := s.crowd.Stats().Accepted; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := s.crowd.Stats().Accepted
+		if now >= last+3 {
+			return
+		}
+		last = now
+	}
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -108,12 +108,12 @@ func New(cfg Config) (*Crowd, error) {
 	}, nil
 }
 
-// Set changes the pace.
+// Set changes the pace. Half of the buyers come at once: a rush does not announce itself.
 func (c *Crowd) Set(p Pace) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pace = p
-	c.resize(min(p.Buyers, max(c.active, least)))
+	c.resize(min(p.Buyers, max(c.active, p.Buyers/2, least)))
 }
 
 // Stats returns the figures so far.

@@ -24,7 +24,7 @@ type afterCommit struct {
 }
 
 // gather is how long a message waits for company, as in the defaults of asynchronous producers.
-const gather = 20 * time.Millisecond
+const gather = 100 * time.Millisecond
 
 // few is how many messages are under way at once. The others wait in memory, where a crash finds them.
 const few = 16
