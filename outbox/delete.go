@@ -54,7 +54,7 @@ func (r *Relay) takeAcked() []record {
 
 // settleAcked notes what became of published messages: deleted, not ours any longer, or to be tried again. It
 // reports whether some are left because memory and database disagree about a lease.
-func (r *Relay) settleAcked(batch []record, held map[int]bool, err error) (left bool) {
+func (r *Relay) settleAcked(batch []record, held map[int]int64, err error) (left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Relay) settleAcked(batch []record, held map[int]bool, err error) (left 
 	}
 	for i := range batch {
 		rec := &batch[i]
-		if _, ours := r.held[rec.shard]; ours && !held[rec.shard] && !r.ending() {
+		if _, ours := r.held[rec.shard]; ours && held[rec.shard] == 0 && !r.ending() {
 			r.acked = append(r.acked, *rec)
 			left = true
 			continue
@@ -87,14 +87,14 @@ func (r *Relay) ending() bool {
 
 // deleteRows deletes by exact key the rows of shards that are ours by the database's word, and returns those shards.
 // Rows of a shard that was lost stay: its new owner publishes them again, and deletes them.
-func (r *Relay) deleteRows(ctx context.Context, batch []record) (held map[int]bool, err error) {
+func (r *Relay) deleteRows(ctx context.Context, batch []record) (held map[int]int64, err error) {
 	remove := func(ctx context.Context, conn gorm.ConnPool) error {
 		if held, err = r.heldIn(ctx, conn, ""); err != nil {
 			return err
 		}
 		seqs := make([]int64, 0, len(batch))
 		for i := range batch {
-			if held[batch[i].shard] {
+			if held[batch[i].shard] != 0 {
 				seqs = append(seqs, batch[i].seq)
 			}
 		}
@@ -137,8 +137,8 @@ func (r *Relay) relaxed(ctx context.Context, fn func(context.Context, gorm.ConnP
 const byPrimaryKey = `set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
 	set_config('enable_bitmapscan', 'off', true)`
 
-// heldIn returns the shards whose leases are ours both in memory and in the database.
-func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (held map[int]bool, err error) {
+// heldIn returns the epochs, which are at least 1, of the leases that are ours both in memory and in the database.
+func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (held map[int]int64, err error) {
 	rows, err := conn.QueryContext(ctx,
 		r.dialect.sql("SELECT shard, epoch FROM outbox_lease WHERE owner = ? ORDER BY shard"+lock), r.owner)
 	if err != nil {
@@ -159,9 +159,11 @@ func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (he
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	held = make(map[int]bool, len(stored))
+	held = make(map[int]int64, len(stored))
 	for shard, epoch := range stored {
-		held[shard] = r.held[shard] == epoch
+		if r.held[shard] == epoch {
+			held[shard] = epoch
+		}
 	}
 	return held, nil
 }

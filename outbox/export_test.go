@@ -1,7 +1,36 @@
 package outbox
 
+import (
+	"context"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/surge-go/surge/outbox/uow"
+)
+
 // AppendHeaders and ParseHeaders are the codec of the headers column.
 var (
 	AppendHeaders = appendHeaders
 	ParseHeaders  = parseHeaders
 )
+
+// StoreMove has a relay that has leases move a message that was read under a lease with the given epoch, as it does
+// if the lease was lost and won back meanwhile. It reports whether the move is still pending.
+func StoreMove(ctx context.Context, o *Outbox, seq int64, shard int, read, now int64) (pending bool, err error) {
+	r, err := NewRelay(o, nobody{}, RelayConfig{})
+	if err != nil {
+		return false, err
+	}
+	r.reset(ctx)
+	r.held[shard] = now
+	r.enqueueMove(record{seq: seq, shard: shard, epoch: read})
+	err = r.unit.Do(ctx, func(ctx context.Context) error {
+		return uow.DB(ctx).Exec("UPDATE outbox_lease SET owner = ?, epoch = ? WHERE shard = ?", r.owner, now, shard).Error
+	})
+	if err != nil {
+		return false, err
+	}
+	err = r.storeMoves(ctx)
+	return len(r.moves) > 0, err
+}
+
+type nobody struct{ message.Publisher }

@@ -207,16 +207,16 @@ func (r *Relay) try(t *topic, tr *trial) {
 	r.retrying.set()
 }
 
-// storeMoves writes the pending moves in a transaction.
+// storeMoves writes the pending moves in a transaction. They stay pending meanwhile, so that [Relay.lose] sees them:
+// what was read under a lease that was lost since is not moved, but read again before anything behind it.
 func (r *Relay) storeMoves(ctx context.Context) error {
 	r.mu.Lock()
-	moves := r.moves
-	r.moves = nil
+	moves := slices.Clone(r.moves)
 	r.mu.Unlock()
 	if len(moves) == 0 {
 		return nil
 	}
-	var held map[int]bool
+	var held map[int]int64
 	err := r.unit.Do(ctx, func(ctx context.Context) (err error) {
 		conn := uow.DB(ctx).Statement.ConnPool
 		if held, err = r.heldIn(ctx, conn, r.dialect.update); err != nil {
@@ -224,32 +224,35 @@ func (r *Relay) storeMoves(ctx context.Context) error {
 		}
 		return r.moveRows(ctx, conn, moves, held)
 	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if err != nil {
-		r.moves = append(moves, r.moves...)
 		return err
 	}
-	again := map[int]bool{}
+	type read struct{ seq, epoch int64 }
+	stored := map[read]bool{}
 	for i := range moves {
-		shard := moves[i].rec.shard
-		r.flying[shard]--
-		r.removed = append(r.removed, moves[i].rec.seq)
-		if _, ours := r.held[shard]; ours && !held[shard] {
-			again[shard] = true // lost and won back meanwhile: the rows are still in the outbox
+		rec := &moves[i].rec
+		stored[read{rec.seq, rec.epoch}] = held[rec.shard] == rec.epoch
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.moves = slices.DeleteFunc(r.moves, func(m move) bool {
+		if !stored[read{m.rec.seq, m.rec.epoch}] {
+			return false
 		}
-	}
-	if len(again) > 0 {
-		r.readAgain(again)
-	}
+		r.flying[m.rec.shard]--
+		r.removed = append(r.removed, m.rec.seq)
+		return true
+	})
+	r.reading.set() // there is room
 	r.handOver()
 	return nil
 }
 
-func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, held map[int]bool) error {
+// moveRows moves what was read under the leases that still hold.
+func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, held map[int]int64) error {
 	var seqs []int64
 	for i := range moves {
-		if held[moves[i].rec.shard] {
+		if held[moves[i].rec.shard] == moves[i].rec.epoch {
 			seqs = append(seqs, moves[i].rec.seq)
 		}
 	}
@@ -268,7 +271,7 @@ func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, 
 	}
 	for i := range moves {
 		m := &moves[i]
-		if m.err == nil || !held[m.rec.shard] {
+		if m.err == nil || held[m.rec.shard] != m.rec.epoch {
 			continue
 		}
 		_, err := conn.ExecContext(ctx,

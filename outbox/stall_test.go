@@ -213,3 +213,23 @@ func TestOneSuccessShowsWhoIsToBlame(t *testing.T) {
 		return err == nil && s.Retrying == 2 && s.Depth == 0
 	})
 }
+
+// A message that was read under a lease that was lost since is not moved, even if the shard was won back: nothing is
+// known any more of what it was to wait behind, so nobody would try it again. It stays where it is read again.
+func TestMoveOfAnEarlierLeaseIsLeft(t *testing.T) {
+	t.Parallel()
+	f := run(t, &scripted{}, outbox.RelayConfig{})
+	f.relay.Pause()
+	f.publish(t, "topic", "k", "1")
+	for _, c := range []struct {
+		read    int64
+		pending bool
+		left    int64
+	}{{7, true, 1}, {8, false, 0}} {
+		pending, err := outbox.StoreMove(context.Background(), f.box, 1, outbox.ShardOf("k"), c.read, 8)
+		s, serr := f.box.Stats(context.Background())
+		if err != nil || serr != nil || pending != c.pending || s.Depth != c.left || s.Retrying != 1-c.left {
+			t.Errorf("read under %d: pending %v, depth %d, retrying %d, %v, %v", c.read, pending, s.Depth, s.Retrying, err, serr)
+		}
+	}
+}

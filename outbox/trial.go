@@ -102,7 +102,7 @@ func (r *Relay) settleTrials(ctx context.Context) error {
 			return err
 		}
 		for _, tr := range tried {
-			if !held[tr.rows[0].shard] {
+			if held[tr.rows[0].shard] == 0 {
 				continue
 			}
 			left, err := r.settle(ctx, conn, tr)
