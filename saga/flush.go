@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -81,14 +82,14 @@ func (b *batch) gather(ctx context.Context, round int) error {
 		}
 	}
 	for _, k := range byKey {
-		home := b.e.home(&store.Row{Type: k[0].key.Type, Status: store.Awaited})
+		home := b.e.home(awaited(k[0]))
 		b.open = append(b.open, &folding{home: home, works: k})
 	}
 	return nil
 }
 
-// sort groups works by instance, each group in the order in which they came. A start goes the optimistic way: its
-// key is most likely free.
+// sort groups works by instance, each group in the order in which they came. A start goes the optimistic way, since
+// its key is most likely free, unless it may write to the database at once.
 func (b *batch) sort(ctx context.Context, round int) (byID map[string][]work, byKey [][]work, err error) {
 	groups := map[store.Key][]work{}
 	var order []store.Key
@@ -103,7 +104,7 @@ func (b *batch) sort(ctx context.Context, round int) (byID map[string][]work, by
 		}
 		if groups[w.key] == nil {
 			order = append(order, w.key)
-			if w.id == "" && (w.input.Kind != flow.Start || round > 0) {
+			if w.id == "" && (w.input.Kind != flow.Start || round > 0 || b.e.home(awaited(w)).graph.HasLocals()) {
 				unknown = append(unknown, w.key)
 			}
 		}
@@ -126,6 +127,9 @@ func (b *batch) sort(ctx context.Context, round int) (byID map[string][]work, by
 	}
 	return byID, byKey, nil
 }
+
+// awaited is the row of an instance that is not started.
+func awaited(w work) *store.Row { return &store.Row{Type: w.key.Type, Status: store.Awaited} }
 
 // locks reports whether any definition's transitions write to the host's database.
 func (e *Engine) locks() bool {
@@ -186,6 +190,8 @@ func (b *batch) store(ctx context.Context) error {
 		case !f.changed:
 		case inserted[f.next.ID] || updated[f.next.ID]:
 			won = append(won, f)
+		case f.row == nil && f.home.graph.HasLocals():
+			return fmt.Errorf("saga: %s %q: %w", f.next.Type, f.next.Key, errStarted)
 		default:
 			b.works = append(b.works, f.works...)
 		}
@@ -195,6 +201,9 @@ func (b *batch) store(ctx context.Context) error {
 	}
 	return b.journal(ctx, won)
 }
+
+// errStarted undoes what the locals of a start wrote that came second. The next run finds the first.
+var errStarted = errors.New("somebody else starts it at this moment")
 
 // send sends the commands of stored transitions. One that cannot be encoded suspends its instance instead.
 func (b *batch) send(ctx context.Context, won []*folding) error {
@@ -206,9 +215,6 @@ func (b *batch) send(ctx context.Context, won []*folding) error {
 		err := b.e.work.Do(ctx, func(ctx context.Context) error { return b.e.sendAll(ctx, f) })
 		if err == nil {
 			continue
-		}
-		if f.row == nil {
-			return err
 		}
 		version := f.next.Version
 		if err := b.e.suspend(f, err); err != nil {

@@ -54,7 +54,7 @@ func (h *home) move(r *store.Row) (*flow.Instance, error) {
 // fold lets everything happen to an instance, in order. A poisoned one is suspended: its row stays as it was, its
 // messages are stashed.
 func (e *Engine) fold(ctx context.Context, f *folding) error {
-	err := e.tryFold(ctx, f)
+	err := e.foldApart(ctx, f)
 	var stop *transient
 	switch {
 	case err == nil:
@@ -63,6 +63,25 @@ func (e *Engine) fold(ctx context.Context, f *folding) error {
 		return stop.err
 	}
 	return e.suspend(f, err)
+}
+
+// foldApart folds instances whose locals write to the database in a part of their own, so that one that is suspended
+// is undone with all that it wrote.
+func (e *Engine) foldApart(ctx context.Context, f *folding) error {
+	if !f.home.graph.HasLocals() {
+		return e.tryFold(ctx, f)
+	}
+	return e.work.Do(ctx, func(ctx context.Context) error {
+		if err := e.tryFold(ctx, f); err != nil {
+			return err
+		}
+		for _, c := range f.commands { // as long as it can be undone
+			if _, err := e.p.Catalog().Codec().Encode(c.Message); err != nil {
+				return fmt.Errorf("%s: %w", c.Token.Step, err)
+			}
+		}
+		return nil
+	})
 }
 
 // transient is an error that is the transaction's, not the instance's.
@@ -266,7 +285,7 @@ func (e *Engine) stash(f *folding, in flow.Input) error {
 
 // suspend takes a poisoned instance out of the way: the batch goes on without it, and nothing that came is lost.
 func (e *Engine) suspend(f *folding, cause error) error {
-	if f.row == nil { // it never began: whoever wanted to start it hears why
+	if f.row == nil || f.row.Status == store.Awaited { // it never began: whoever wanted to start it hears why
 		return fmt.Errorf("saga: start %s %q: %w", f.works[0].key.Type, f.works[0].key.Key, cause)
 	}
 	e.log.Error("saga suspended", "type", f.row.Type, "id", f.row.ID, "error", cause)

@@ -21,9 +21,10 @@ import (
 //   - an undo that meets a do which answers later ([cqrs.ErrDeferred], as handlers of package effect do) waits for it;
 //   - a do past its deadline, which was not begun before, is refused as not executed, and stays refused.
 //
-// What do wrote is undone when it returns a [cqrs.Rejection]; the refusal is stored and sent. A Rejection by undo parks
-// the saga for an operator. Every other error is retried by the processor. do and undo run in the lane's transaction;
-// the tokens of a whole batch cost one lookup and one write. Commands that no saga sent are handled without memory.
+// What do wrote is undone when it returns a [cqrs.Rejection] or [cqrs.ErrNotExecuted]; the answer is stored and sent.
+// A Rejection by undo parks the saga for an operator. Every other error is retried by the processor. do and undo run
+// in the lane's transaction; the tokens of a whole batch cost one lookup and one write. Commands that no saga sent are
+// handled without memory.
 //
 // Options hold for both handlers; [cqrs.Locks] looks at the type of its parameter. Faults are kept for the
 // processor's Run and Validate.
@@ -157,7 +158,7 @@ var (
 	errOpen = errors.New("saga: the command to undo has not settled yet")
 )
 
-// runDo runs one command in a part of its own, so that a refusal undoes what it wrote.
+// runDo runs one command in a part of its own: only with a result, or an answer that comes later, stays what it wrote.
 func runDo[C cqrs.Request[R], R any](
 	ctx context.Context, pt *participant, do func(context.Context, C) (R, error), it *cqrs.Item[C, R],
 ) {
@@ -166,7 +167,7 @@ func runDo[C cqrs.Request[R], R any](
 	run := func(ctx context.Context) (err error) {
 		result, err = do(cqrs.WithEnvelope(ctx, it.Envelope), it.Message)
 		answer = err
-		if errors.Is(err, cqrs.ErrDeferred) || errors.Is(err, cqrs.ErrNotExecuted) {
+		if errors.Is(err, cqrs.ErrDeferred) {
 			return nil
 		}
 		return err

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// maxArgs bounds the variables of a statement; SQLite allows 32,766, MySQL 65,535.
-const maxArgs = 30_000
+// maxArgs bounds the variables of a statement. The databases allow tens of thousands, but the time that SQLite's
+// driver takes to bind them grows with their square.
+const maxArgs = 768
 
 // A column holds the values of many rows.
 type column struct {

@@ -125,7 +125,6 @@ func Insert(ctx context.Context, rows []*Row) (map[string]bool, error) {
 	cols := append([]column{
 		texts("type", rows, func(r *Row) string { return r.Type }),
 		texts("saga_key", rows, func(r *Row) string { return r.Key }),
-		texts("tags", rows, func(r *Row) string { return r.Tags }),
 		ints("created_at", rows, func(r *Row) int64 { return r.Created }),
 	}, stepColumns(rows)...)
 	won := make(map[string]bool, len(rows))
@@ -165,6 +164,7 @@ func stepColumns(rows []*Row) []column {
 		texts("reason", rows, func(r *Row) string { return r.Reason }),
 		texts("state", rows, func(r *Row) string { return r.State }),
 		texts("place", rows, func(r *Row) string { return r.Place }),
+		texts("tags", rows, func(r *Row) string { return r.Tags }),
 		ints("updated_at", rows, func(r *Row) int64 { return r.Updated }),
 		nullable("due_at", rows, func(r *Row) int64 { return r.Due }),
 		nullable("ended_at", rows, func(r *Row) int64 { return r.Ended }),
@@ -209,7 +209,7 @@ func Update(ctx context.Context, rows []*Row) (map[string]bool, error) {
 }
 
 const assignments = `version = v.version, def_version = v.def_version, status = v.status, step = v.step,
-	reason = v.reason, state = v.state, place = v.place, updated_at = v.updated_at, due_at = v.due_at,
+	reason = v.reason, state = v.state, place = v.place, tags = v.tags, updated_at = v.updated_at, due_at = v.due_at,
 	ended_at = v.ended_at`
 
 // updatePostgres names the ids once more: a plan made while the table was empty would scan it for ever.
@@ -237,7 +237,6 @@ func (c conn) updateLocked(ctx context.Context, rows []*Row, cols []column, won 
 	all := append([]column{
 		texts("type", rows, func(r *Row) string { return r.Type }),
 		texts("saga_key", rows, func(r *Row) string { return r.Key }),
-		texts("tags", rows, func(r *Row) string { return r.Tags }),
 		ints("created_at", rows, func(r *Row) int64 { return r.Created }),
 	}, cols...)
 	set := make([]string, 0, len(cols))
