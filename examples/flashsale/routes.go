@@ -51,7 +51,7 @@ func aggregates() []gateway.Aggregate {
 
 // admission keeps so few orders under way that what is accepted can be finished in the last part of the run.
 func (s *shop) admission(orders string) gateway.Admission {
-	limit := min(max(int(s.opts.duration.Seconds()*25), 100), 1500)
+	limit := min(max(int(s.opts.duration.Seconds()*40), 100), 1500)
 	if s.opts.batch == 1 {
 		limit = max(limit/10, 50)
 	}
