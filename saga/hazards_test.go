@@ -67,6 +67,12 @@ func TestRule22_SuspensionUndoesLocals(t *testing.T) {
 		if n := l.tallies("x"); n != 0 {
 			t.Errorf("the local took effect %d times in a transition that did not happen", n)
 		}
+		err := l.engine.Intervene(t.Context(), saga.Intervention{
+			Type: "lab", Key: "x", Action: saga.ActRetry, Actor: "ann", Reason: "hope",
+		})
+		if n := l.tallies("x"); err == nil || n != 0 {
+			t.Errorf("the local took effect %d times in a retry that was refused with %v", n, err)
+		}
 	})
 }
 

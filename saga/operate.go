@@ -93,13 +93,10 @@ func (e *Engine) operate(ctx context.Context, f *folding, w work) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case w.op.Action == ActPatch:
-		err = f.patch(w)
-	case f.in.Cursor.Suspended:
-		err = e.resume(ctx, f, w)
-	default:
-		err = e.apply(ctx, f, w)
+	if f.home.graph.HasLocals() { // what they wrote is refused with the rest
+		err = e.work.Do(ctx, func(ctx context.Context) error { return e.act(ctx, f, w) })
+	} else {
+		err = e.act(ctx, f, w)
 	}
 	var stop *transient
 	if err == nil || errors.As(err, &stop) {
@@ -109,6 +106,16 @@ func (e *Engine) operate(ctx context.Context, f *folding, w work) error {
 	w.op.err = err
 	f.in, err = f.home.graph.Decode(before.in.ID, state, place)
 	return err
+}
+
+func (e *Engine) act(ctx context.Context, f *folding, w work) error {
+	switch {
+	case w.op.Action == ActPatch:
+		return f.patch(w)
+	case f.in.Cursor.Suspended:
+		return e.resume(ctx, f, w)
+	}
+	return e.apply(ctx, f, w)
 }
 
 func (f *folding) patch(w work) error {
