@@ -167,3 +167,45 @@ func TestParticipantThatWasNotExecutedWroteNothing(t *testing.T) {
 		t.Errorf("it wrote %d rows", n)
 	}
 }
+
+// What came while an instance was suspended is not lost when an operator helps it in another way than a retry; only
+// what poisoned it is left out.
+func TestRule22_WhatCameWhileSuspendedOutlivesASkip(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1,
+		patient(def.pivot("p")),
+		saga.Wait[labState, ping]{Name: "first", Timeout: 50 * time.Millisecond},
+		saga.Wait[labState, ping]{Name: "second", On: func(s *labState, _ ping) { s.note("ping") }},
+		saga.OnCancel[labState]{Name: "cancel", Note: func(*labState, string) { panic("poison") }},
+	), saga.EngineConfig{}, uow.Config{})
+	l.run()
+	l.start("x")
+	l.at("x", saga.Parked, "first")
+	l.inHome(func(ctx context.Context) error { return l.Cancel(ctx, "x", "changed my mind") })
+	l.at("x", saga.Suspended, "first")
+	l.inHome(func(ctx context.Context) error { return l.Signal(ctx, "x", ping{ID: "x"}) })
+	err := l.engine.Intervene(t.Context(), saga.Intervention{
+		Type: "lab", Key: "x", Action: saga.ActSkip, Actor: "ann", Reason: "the first is not needed",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := l.at("x", saga.Completed, ""); i.State.Log != "p ping" {
+		t.Errorf("logged %q", i.State.Log)
+	}
+	journal, err := l.engine.Journal(t.Context(), "lab", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := 0
+	for _, step := range journal {
+		for _, e := range step.Entries {
+			if e.What == "dropped" {
+				dropped++
+			}
+		}
+	}
+	if dropped != 1 {
+		t.Errorf("%d messages are journaled as dropped, want the poisoned one", dropped)
+	}
+}

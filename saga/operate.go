@@ -87,25 +87,31 @@ func (o *operation) input() flow.Input {
 }
 
 // operate lets an operator's action happen. One that is refused leaves the instance as it is.
-func (e *Engine) operate(ctx context.Context, f *folding, w work) error {
+func (e *Engine) operate(ctx context.Context, f *folding, w work) (err error) {
+	w.op.err, err = e.apart(ctx, f, func(ctx context.Context) error { return e.act(ctx, f, w) })
+	return err
+}
+
+// apart lets something happen to an instance that may be refused: then all of it is undone, what locals wrote too.
+func (e *Engine) apart(ctx context.Context, f *folding, do func(context.Context) error) (refused, err error) {
 	before := *f
 	state, place, err := f.in.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if f.home.graph.HasLocals() { // what they wrote is refused with the rest
-		err = e.work.Do(ctx, func(ctx context.Context) error { return e.act(ctx, f, w) })
+	if f.home.graph.HasLocals() {
+		err = e.work.Do(ctx, do)
 	} else {
-		err = e.act(ctx, f, w)
+		err = do(ctx)
 	}
 	var stop *transient
 	if err == nil || errors.As(err, &stop) {
-		return err
+		return nil, err
 	}
+	refused = err
 	*f = before
-	w.op.err = err
 	f.in, err = f.home.graph.Decode(before.in.ID, state, place)
-	return err
+	return refused, err
 }
 
 func (e *Engine) act(ctx context.Context, f *folding, w work) error {
@@ -128,18 +134,34 @@ func (f *folding) patch(w work) error {
 	return nil
 }
 
-// resume lets a suspended instance go on, with everything that came meanwhile.
+// resume lets a suspended instance go on, with everything that came meanwhile. A retry takes all of it or nothing.
+// Any other action comes first, and then leaves out what still cannot be taken: it may be why the instance stood.
 func (e *Engine) resume(ctx context.Context, f *folding, w work) error {
 	stash := f.in.Cursor.Stash
 	f.in.Cursor.Suspended, f.in.Cursor.Reason, f.in.Cursor.Stash = false, "", nil
 	f.changed = true
-	f.entries = append(f.entries, flow.Entry{What: "operator", Note: string(w.op.Action) + ": " + w.input.Text})
-	if w.op.Action != ActRetry {
-		return e.apply(ctx, f, w)
+	if w.op.Action == ActRetry {
+		f.entries = append(f.entries, flow.Entry{What: "operator", Note: string(w.op.Action) + ": " + w.input.Text})
+	} else if err := e.apply(ctx, f, w); err != nil {
+		return err
 	}
 	for _, in := range stash {
-		if err := e.apply(ctx, f, work{input: in, env: w.env}); err != nil {
+		take := func(ctx context.Context) error { return e.apply(ctx, f, work{input: in, env: w.env}) }
+		if w.op.Action == ActRetry {
+			if err := take(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		refused, err := e.apart(ctx, f, take)
+		if err != nil {
 			return err
+		}
+		if refused != nil {
+			e.log.Error("message dropped", "id", f.in.ID, "kind", string(in.Kind), "error", refused)
+			f.entries = append(f.entries, flow.Entry{
+				What: "dropped", Step: in.Step, Note: string(in.Kind) + " " + in.Event + ": " + firstLine(refused.Error()),
+			})
 		}
 	}
 	return nil
