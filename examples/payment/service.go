@@ -47,7 +47,7 @@ func wire(u *unit.Unit, cfg Config) error {
 		return err
 	}
 	runner, err := effect.New(u.Processor, u.Effects, effect.Config{
-		Outcome: outcome, Timeout: 4 * patience, MaxBackoff: 2 * patience, Poll: patience, Lease: time.Second,
+		Outcome: outcome, Timeout: 4 * patience, MaxBackoff: 2 * patience, Poll: patience, Owner: u.Name(),
 		Logger: u.Logger(),
 	})
 	if err != nil {
