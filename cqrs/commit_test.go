@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,13 +109,24 @@ func TestLingerFillsABatchOnlyInCompany(t *testing.T) {
 		cfg.Lanes, cfg.Linger = 1, 100*time.Millisecond
 		s := newService(t, b, catalog(), cfg)
 		start := time.Now()
+		var mu sync.Mutex
 		var at []time.Duration
-		cqrs.On(s.p, func(context.Context, note) error { at = append(at, time.Since(start)); return nil })
+		ran := func() []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(at)
+		}
+		cqrs.On(s.p, func(context.Context, note) error {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Since(start))
+			return nil
+		})
 		s.run()
 		synctest.Wait()
 		s.deliver("shop.commands", noteMsg("alone", "a", ""))
 		synctest.Wait()
-		if len(at) != 1 || at[0] != 0 {
+		if at := ran(); len(at) != 1 || at[0] != 0 {
 			t.Fatalf("a lone message ran at %v", at)
 		}
 		b.mu.Lock()
@@ -123,12 +136,12 @@ func TestLingerFillsABatchOnlyInCompany(t *testing.T) {
 		}
 		b.mu.Unlock()
 		synctest.Wait()
-		if len(at) != 2 {
+		if at := ran(); len(at) != 2 {
 			t.Fatalf("ran at %v before the linger ended", at)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(at) != 4 || at[3] != 100*time.Millisecond {
+		if at := ran(); len(at) != 4 || at[3] != 100*time.Millisecond {
 			t.Errorf("ran at %v", at)
 		}
 	})

@@ -35,7 +35,7 @@ func TestEveryPromiseIsKept(t *testing.T) {
 	if code != 0 || !r.OK || r.Confirmed == 0 || r.Placed != r.Confirmed+r.Rejected+r.Cancelled || r.P50 <= 0 {
 		t.Fatalf("exit code %d: %+v\n%s", code, r, people)
 	}
-	if r.Mode != "safe" || r.Duration <= 0 || r.OrdersPerSecond <= 0 {
+	if r.Mode != "safe" || r.Duration <= 0 {
 		t.Errorf("%+v", r)
 	}
 }
