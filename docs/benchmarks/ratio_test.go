@@ -2,6 +2,7 @@ package benchmarks_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync"
 	"testing"
@@ -19,13 +20,15 @@ const (
 	sliceSize = 5_000
 )
 
-// TestPipelineRatios holds the promise that the README makes.
-func TestPipelineRatios(t *testing.T) {
-	wantRatio(t, "retry, breaker, timeout: surge to failsafe-go", surge(answer), failsafeGo(answer), 0.4)
-	wantRatio(t, "the same, waiting: surge to failsafe-go", surge(watch), failsafeGo(watch), 0.75)
-	wantRatio(t, "retry, breaker, timeout: surge to by hand", surge(answer), byHand(answer), 0.75)
-	wantRatio(t, "the same, waiting: surge to by hand", surge(watch), byHand(watch), 1.25)
+// BenchmarkRatioPipeline has what the README says of retry, breaker and timeout.
+func BenchmarkRatioPipeline(b *testing.B) {
+	b.Run("answers/failsafe-go", func(b *testing.B) { ratio(b, surge(answer), failsafeGo(answer)) })
+	b.Run("answers/by-hand", func(b *testing.B) { ratio(b, surge(answer), byHand(answer)) })
+	b.Run("waits/failsafe-go", func(b *testing.B) { ratio(b, surge(watch), failsafeGo(watch)) })
+	b.Run("waits/by-hand", func(b *testing.B) { ratio(b, surge(watch), byHand(watch)) })
+}
 
+func TestPipelineAllocations(t *testing.T) {
 	allocs := testing.AllocsPerRun(1000, func() { _, _ = surgeOnce(context.Background()) })
 	if allocs > 4 {
 		t.Errorf("%v allocations a call, want at most 4", allocs)
@@ -34,46 +37,42 @@ func TestPipelineRatios(t *testing.T) {
 
 var surgeOnce = surge(answer)
 
-func TestBreakerRatio(t *testing.T) {
+// BenchmarkRatioBreaker compares the breaker alone with the one underneath.
+func BenchmarkRatioBreaker(b *testing.B) {
 	p := resilience.Must(resilience.New("bench", resilience.NewBreaker(resilience.BreakerConfig{})))
 	bare := gobreaker.NewCircuitBreaker(gobreaker.Settings{Interval: 10 * time.Second})
-	wantRatio(t, "breaker: surge to gobreaker",
+	ratio(b,
 		func(ctx context.Context) (int, error) { return resilience.Do(ctx, p, answer) },
 		func(ctx context.Context) (int, error) {
 			got, err := bare.Execute(func() (any, error) { return answer(ctx) })
 			n, _ := got.(int)
 			return n, err
-		}, 1.5)
+		})
 }
 
-func wantRatio(t *testing.T, name string, ours, theirs caller, most float64) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("a measurement, not for short runs")
-	}
+// ratio reports how long ours takes for each time unit of theirs, with one goroutine and with two.
+func ratio(b *testing.B, ours, theirs caller) {
+	b.Helper()
 	for _, goroutines := range []int{1, 2} {
-		a, b := math.Inf(1), math.Inf(1)
+		x, y := math.Inf(1), math.Inf(1)
 		for range rounds {
-			a = min(a, slice(t, ours, goroutines))
-			b = min(b, slice(t, theirs, goroutines))
+			x = min(x, slice(b, ours, goroutines))
+			y = min(y, slice(b, theirs, goroutines))
 		}
-		t.Logf("%s, %d goroutines: %.0f / %.0f ns = %.2f", name, goroutines, a, b, a/b)
-		if a/b > most {
-			t.Errorf("%s, %d goroutines: %.2f, want at most %.2f", name, goroutines, a/b, most)
-		}
+		b.ReportMetric(x/y, fmt.Sprintf("ratio-%d", goroutines))
 	}
 }
 
 // slice returns the nanoseconds a call, by the clock, of goroutines that share sliceSize calls.
-func slice(t *testing.T, call caller, goroutines int) float64 {
-	t.Helper()
+func slice(tb testing.TB, call caller, goroutines int) float64 {
+	tb.Helper()
 	began := time.Now()
 	var wg sync.WaitGroup
 	for range goroutines {
 		wg.Go(func() {
 			for range sliceSize / goroutines {
 				if got, err := call(context.Background()); got != 42 || err != nil {
-					t.Errorf("got %d, %v", got, err)
+					tb.Errorf("got %d, %v", got, err)
 					return
 				}
 			}
