@@ -4,8 +4,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/surge-go/surge/examples/internal/bank"
 	"github.com/surge-go/surge/examples/loadgen"
+	"github.com/surge-go/surge/resilience"
+	"github.com/surge-go/surge/resilience/chaos"
 )
 
 // mostBuyers bounds the crowd, which finds its own size below that.
@@ -35,16 +36,20 @@ var (
 	recovery = loadgen.Pace{Buyers: mostBuyers / 2}
 )
 
-// forgetful is a bank that charges and does not say so, one time in two hundred.
-var forgetful = bank.Fault{Swallow: 0.005}
+// What is wrong with the bank.
+var (
+	// forgetful cuts one connection in a hundred: one half of them after the bank has charged.
+	forgetful = chaos.Fault{Rate: 0.01, Outcome: resilience.InDoubt}
+	down      = chaos.Fault{Rate: 1, Outcome: resilience.NotExecuted}
+)
 
 // scenario is what happens, in order.
 func scenario() []moment {
 	pace := func(p loadgen.Pace) func(context.Context, *shop) error {
 		return func(_ context.Context, s *shop) error { s.crowd.Set(p); return nil }
 	}
-	fault := func(f bank.Fault) func(context.Context, *shop) error {
-		return func(_ context.Context, s *shop) error { s.bank.Set(f); return nil }
+	faults := func(f ...chaos.Fault) func(context.Context, *shop) error {
+		return func(_ context.Context, s *shop) error { return s.chaos.Set(f...) }
 	}
 	cut := func(name string) func(context.Context, *shop) error {
 		return func(_ context.Context, s *shop) error { s.services[name].cut(); return nil }
@@ -65,11 +70,11 @@ func scenario() []moment {
 		{0.17 - cutFor, "the order service loses the bus, and goes on selling", cut(orderService)},
 		{0.17, "the order service crashes", crash(orderService)},
 		{0.17 + downFor, "the order service is back", restart(orderService)},
-		{0.40, "the bank forgets to answer now and then, after it has charged", fault(forgetful)},
-		{outageAt, "outage: the bank is down", fault(bank.Fault{Outage: true})},
+		{0.40, "the bank forgets to answer now and then, after it has charged", faults(forgetful)},
+		{outageAt, "outage: the bank is down", faults(down)},
 		{recoveryAt, "recovery: the bank works again, but still forgets", func(ctx context.Context, s *shop) error {
 			s.crowd.Set(recovery)
-			return fault(forgetful)(ctx, s)
+			return faults(forgetful)(ctx, s)
 		}},
 		{0.72, "the payment service crashes, with all the backlog", crash(paymentService)},
 		{0.72 + downFor, "the payment service is back", restart(paymentService)},
@@ -77,7 +82,7 @@ func scenario() []moment {
 		{0.76 + downFor, "the order service is back", restart(orderService)},
 		{drainAt, "closing time: what is under way is finished", func(ctx context.Context, s *shop) error {
 			s.crowd.Set(loadgen.Pace{})
-			return fault(bank.Fault{})(ctx, s)
+			return faults()(ctx, s)
 		}},
 	}
 }

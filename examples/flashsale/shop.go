@@ -25,6 +25,7 @@ import (
 	"github.com/surge-go/surge/examples/payment"
 	"github.com/surge-go/surge/examples/shipping"
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/resilience/chaos"
 )
 
 // Names of the services, of their consumer groups and of their files.
@@ -41,7 +42,7 @@ type shop struct {
 	dir      string
 	log      *slog.Logger
 	bus      *localbus.Bus
-	bank     *bank.Bank
+	chaos    *chaos.Injector // between the bank and its callers
 	catalog  *cqrs.Catalog
 	goods    goods
 	services map[string]*node
@@ -98,16 +99,19 @@ func (s *shop) openBus() {
 }
 
 func (s *shop) openBank(ctx context.Context) (url string, err error) {
-	s.bank, err = bank.Open(ctx, bank.Config{Path: filepath.Join(s.dir, "bank.db"), Seed: s.opts.seed})
+	b, err := bank.Open(ctx, filepath.Join(s.dir, "bank.db"))
 	if err != nil {
 		return "", err
 	}
-	s.onClose(s.bank.Close)
+	s.onClose(b.Close)
+	if s.chaos, err = chaos.New(chaos.Config{Seed: s.opts.seed}); err != nil {
+		return "", err
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	s.serve(l, s.bank)
+	s.serve(l, s.chaos.Handler(b))
 	return "http://" + l.Addr().String(), nil
 }
 
@@ -182,8 +186,7 @@ func (s *shop) stopServices() error {
 
 // reopen starts what has crashed and is not back.
 func (s *shop) reopen(ctx context.Context) error {
-	s.bank.Set(bank.Fault{})
-	var errs []error
+	errs := []error{s.chaos.Set()}
 	for _, n := range s.services {
 		errs = append(errs, n.start(ctx))
 	}

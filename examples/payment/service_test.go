@@ -12,22 +12,28 @@ import (
 	"github.com/surge-go/surge/examples/internal/unit"
 	"github.com/surge-go/surge/examples/internal/unittest"
 	"github.com/surge-go/surge/examples/payment"
+	"github.com/surge-go/surge/resilience"
+	"github.com/surge-go/surge/resilience/chaos"
 )
 
 type fixture struct {
 	*unit.Unit
-	bank   *bank.Bank
+	faults *chaos.Injector // between the service and the bank
 	ledger string
 }
 
 func start(t *testing.T) *fixture {
 	t.Helper()
 	ledger := filepath.Join(t.TempDir(), "bank.db")
-	b, err := bank.Open(t.Context(), bank.Config{Path: ledger, Seed: 1})
+	b, err := bank.Open(t.Context(), ledger)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(b)
+	faults, err := chaos.New(chaos.Config{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(faults.Handler(b))
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		_ = b.Close()
@@ -36,7 +42,7 @@ func start(t *testing.T) *fixture {
 	u := unittest.Run(t, func(ctx context.Context, c unit.Config) (*unit.Unit, error) {
 		return payment.Open(ctx, payment.Config{Config: c, Bank: s.URL})
 	})
-	return &fixture{u, b, ledger}
+	return &fixture{u, faults, ledger}
 }
 
 func (f *fixture) post(t *testing.T, key, path, body string) unittest.Answer {
@@ -108,11 +114,18 @@ func TestRule28_BankThatForgetsToAnswerChargesOnce(t *testing.T) {
 	if a := f.post(t, "k-1", "/v1/payments", visa); a.Status != 201 {
 		t.Fatalf("%+v", a)
 	}
-	f.bank.Set(bank.Fault{Swallow: 1})
-	if a := f.post(t, "k-2", "/v1/payments/o-1/capture", ""); a.Status != 503 {
-		t.Fatalf("%+v", a)
+	if err := f.faults.Set(chaos.Fault{Rate: 1, Outcome: resilience.InDoubt}); err != nil {
+		t.Fatal(err)
 	}
-	f.bank.Set(bank.Fault{})
+	for tries := 0; f.count(t, "capture") == 0 && tries < 50; tries++ { // every other request is cut before the charge
+		if a := f.post(t, "k-2", "/v1/payments/o-1/capture", ""); a.Status != 503 {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if n := f.count(t, "capture"); n != 1 {
+		t.Fatalf("charged %d times, and nobody was told", n)
+	}
+	f.faults.Switch(false)
 	if a := f.post(t, "k-2", "/v1/payments/o-1/capture", ""); a.Status != 200 || a.JSON["status"] != "captured" {
 		t.Fatalf("%+v", a)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/surge-go/surge/examples/internal/bank"
 )
@@ -27,7 +25,7 @@ type client struct {
 func start(t *testing.T) *client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bank.db")
-	b, err := bank.Open(t.Context(), bank.Config{Path: path, Seed: 1})
+	b, err := bank.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,37 +143,6 @@ func TestBankRefuses(t *testing.T) {
 	}
 }
 
-func TestOutagePerformsNothing(t *testing.T) {
-	t.Parallel()
-	c := start(t)
-	c.bank.Set(bank.Fault{Outage: true})
-	if a := c.do("k", authorize); a.Status != 503 || c.rows("1") != 0 {
-		t.Fatalf("%+v", a)
-	}
-	c.bank.Set(bank.Fault{})
-	if a := c.do("k", authorize); a.Status != 200 {
-		t.Fatalf("%+v", a)
-	}
-}
-
-func TestSwallowedAnswerWasPerformed(t *testing.T) {
-	t.Parallel()
-	c := start(t)
-	c.bank.Set(bank.Fault{Swallow: 1, Delay: time.Millisecond})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if a, err := c.try(ctx, "k", authorize); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("%+v, %v", a, err)
-	}
-	if c.rows("1") != 1 {
-		t.Fatal("nothing was performed")
-	}
-	c.bank.Set(bank.Fault{})
-	if a := c.do("k", authorize); a.Status != 200 || c.rows("1") != 1 {
-		t.Fatalf("asked again under the same key: %+v, %d rows", a, c.rows("1"))
-	}
-}
-
 func TestManyAtOnceUnderOneKey(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -199,7 +166,7 @@ func TestLedgerOutlivesTheBank(t *testing.T) {
 	if a := c.do("k", authorize); a.Status != 503 {
 		t.Fatalf("a closed bank: %+v", a)
 	}
-	b, err := bank.Open(t.Context(), bank.Config{Path: c.path})
+	b, err := bank.Open(t.Context(), c.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +182,7 @@ func TestLedgerOutlivesTheBank(t *testing.T) {
 
 func TestOpenNamesTheFile(t *testing.T) {
 	t.Parallel()
-	_, err := bank.Open(t.Context(), bank.Config{Path: "/nowhere/at/all.db"})
+	_, err := bank.Open(t.Context(), "/nowhere/at/all.db")
 	if err == nil || !strings.Contains(err.Error(), "/nowhere/at/all.db") {
 		t.Fatalf("got %v", err)
 	}
