@@ -64,23 +64,22 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
 		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
 	}
-	r.collectTopics()
-	if !p.current.CompareAndSwap(nil, r) {
+	if p.current.Load() != nil {
 		return nil, errors.New("cqrs: the processor runs already")
 	}
-	if p.cfg.Subscribe == nil {
-		return r, nil
+	r.collectTopics()
+	if p.cfg.Subscribe != nil {
+		sub, err := p.cfg.Subscribe(p.group)
+		if err != nil {
+			return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
+		}
+		r.sub = sub
+		r.ctx = context.WithoutCancel(ctx)
+		for range p.cfg.Lanes {
+			r.lanes = append(r.lanes, newLane(r))
+		}
 	}
-	sub, err := p.cfg.Subscribe(p.group)
-	if err != nil {
-		p.current.Store(nil)
-		return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
-	}
-	r.sub = sub
-	r.ctx = context.WithoutCancel(ctx)
-	for range p.cfg.Lanes {
-		r.lanes = append(r.lanes, newLane(r))
-	}
+	p.current.Store(r) // complete: others look into it from now on
 	return r, nil
 }
 
