@@ -18,7 +18,7 @@ import (
 func moneyAndGoods(i saga.Instance[fulfil.State]) error {
 	s := i.State
 	switch {
-	case i.Status == saga.Completed && !(s.Captured && s.Committed && s.Confirmed && s.Dispatched):
+	case i.Status == saga.Completed && (!s.Captured || !s.Committed || !s.Confirmed || !s.Dispatched):
 		return errors.New("completed, but not everything was done")
 	case i.Status == saga.Compensated && s.Captured:
 		return errors.New("charged and rejected")

@@ -80,7 +80,10 @@ func Run[S any](t testing.TB, d *saga.Definition[S], start S, replies ...Reply) 
 	}
 	in := &flow.Instance{ID: instanceID, State: &start}
 	p.inputs = append([]flow.Input{{Kind: flow.Start}}, p.inputs...)
-	for range 100_000 {
+	for steps := 0; ; steps++ {
+		if steps == 100_000 {
+			t.Fatalf("sagatest: %s does not come to an end", d.Name())
+		}
 		if !p.next(in) {
 			return Result[S]{Instance: d.Snapshot("test", in), Sent: p.sent, Took: p.now.Sub(epoch), Steps: p.steps}
 		}
@@ -94,8 +97,6 @@ func Run[S any](t testing.TB, d *saga.Definition[S], start S, replies ...Reply) 
 		}
 		p.perform(res.Commands)
 	}
-	t.Fatalf("sagatest: %s does not come to an end", d.Name())
-	panic("unreachable")
 }
 
 // A player is the world around one run.

@@ -1,8 +1,8 @@
 // Package bank is a payment provider to test against: an HTTP server with a ledger of its own.
 //
 // It stands for somebody else's system, so it uses nothing of surge, and its ledger is evidence. What goes wrong
-// between it and its callers is put around it, with package resilience/chaos. Each operation that it performs is one row
-// of its ledger, committed before the answer leaves:
+// between it and its callers is put around it, with package resilience/chaos. Each operation that it performs is one
+// row of its ledger, committed before the answer leaves:
 //
 //	POST /v1/operations   {"operation","reference","card","amount","of"}  →  200 {"name","refused"}
 //

@@ -102,7 +102,8 @@ func (m *machine) check(t *rapid.T, in flow.Input, res flow.Result, next *flow.I
 		t.Fatalf("%+v changed nothing, and yet: %+v", in, res)
 	}
 	phase := next.Cursor.Phase
-	if m.in.Cursor.Phase.Ended() && phase != m.in.Cursor.Phase && !(m.in.Cursor.Phase == flow.Completed && phase == flow.Refund) {
+	lateCancel := m.in.Cursor.Phase == flow.Completed && phase == flow.Refund
+	if m.in.Cursor.Phase.Ended() && phase != m.in.Cursor.Phase && !lateCancel {
 		t.Fatalf("%s became %s by %+v", m.in.Cursor.Phase, phase, in)
 	}
 	if phase.Ended() && next.Cursor.Due() != 0 {

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -56,22 +57,20 @@ func (c conn) exec(ctx context.Context, query string, args ...any) (int64, error
 }
 
 // each calls scan for every row.
-func (c conn) each(ctx context.Context, scan func(func(...any) error) error, query string, args ...any) error {
+func (c conn) each(
+	ctx context.Context, scan func(func(...any) error) error, query string, args ...any,
+) (err error) {
 	rows, err := c.QueryContext(ctx, c.sql(query), args...)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		if err := scan(rows.Scan); err != nil {
-			_ = rows.Close()
 			return err
 		}
 	}
-	if err := rows.Err(); err != nil {
-		_ = rows.Close()
-		return err
-	}
-	return rows.Close()
+	return rows.Err()
 }
 
 // in is the right-hand side of "column IN", with its arguments: one array on PostgreSQL, so that the statement's

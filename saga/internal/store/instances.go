@@ -76,13 +76,17 @@ func Find(ctx context.Context, keys []Key) (map[Key]string, error) {
 		texts("type", keys, func(k Key) string { return k.Type }),
 		texts("saga_key", keys, func(k Key) string { return k.Key }),
 	}
-	cond, args := "(type, saga_key) IN ", []any(nil)
-	if c.name == postgres {
-		from, a := unnest(cols)
-		cond, args = cond+"(SELECT type, saga_key FROM "+from+")", a
-	} else {
-		rows, a := values(cols, 0, len(keys))
-		cond, args = cond+map[bool]string{true: "(VALUES " + rows + ")", false: "(" + rows + ")"}[c.name == sqlite], a
+	var list string
+	var args []any
+	switch c.name {
+	case postgres:
+		list, args = unnest(cols)
+		list = "SELECT type, saga_key FROM " + list
+	case sqlite:
+		list, args = values(cols, 0, len(keys))
+		list = "VALUES " + list
+	default:
+		list, args = values(cols, 0, len(keys))
 	}
 	found := make(map[Key]string, len(keys))
 	err := c.each(ctx, func(scan func(...any) error) error {
@@ -93,7 +97,7 @@ func Find(ctx context.Context, keys []Key) (map[Key]string, error) {
 		}
 		found[k] = id
 		return nil
-	}, "SELECT id, type, saga_key FROM saga_instances WHERE "+cond, args...)
+	}, "SELECT id, type, saga_key FROM saga_instances WHERE (type, saga_key) IN ("+list+")", args...)
 	if err != nil {
 		return nil, fmt.Errorf("find %d instances: %w", len(keys), err)
 	}
