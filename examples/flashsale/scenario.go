@@ -67,9 +67,9 @@ func scenario() []moment {
 	return []moment{
 		{0, "calm: a few buyers", pace(calm)},
 		{spikeAt, "spike: ten times more buyers than units of one product", pace(rush)},
-		{0.17 - cutFor, "the order service loses the bus, and goes on selling", cut(orderService)},
-		{0.17, "the order service crashes", crash(orderService)},
-		{0.17 + downFor, "the order service is back", restart(orderService)},
+		{0.12 - cutFor, "the order service loses the bus, and goes on selling", cut(orderService)},
+		{0.12, "the order service crashes", crash(orderService)},
+		{0.12 + downFor, "the order service is back", restart(orderService)},
 		{0.40, "the bank forgets to answer now and then, after it has charged", faults(forgetful)},
 		{outageAt, "outage: the bank is down", faults(down)},
 		{recoveryAt, "recovery: the bank works again, but still forgets", func(ctx context.Context, s *shop) error {
@@ -106,23 +106,19 @@ func play(ctx context.Context, s *shop, duration time.Duration, note func(string
 	return b, nil
 }
 
-// untilOrdersComeIn waits for a moment in which a crash hits something, but not for long.
+// untilOrdersComeIn waits until some orders more were accepted, so that a crash hits something, but not for long.
 func (s *shop) untilOrdersComeIn(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, max(s.opts.duration/40, 300*time.Millisecond))
+	const some = 10
+	ctx, cancel := context.WithTimeout(ctx, max(s.opts.duration/20, 300*time.Millisecond))
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for last := s.crowd.Stats().Accepted; ; {
+	for want := s.crowd.Stats().Accepted + some; s.crowd.Stats().Accepted < want; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := s.crowd.Stats().Accepted
-		if now >= last+3 {
-			return
-		}
-		last = now
 	}
 }
 
