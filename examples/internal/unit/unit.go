@@ -75,14 +75,14 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := keepConnections(u.db); err != nil {
+	if err := boundReaders(u.db); err != nil {
 		return err
 	}
 	c := host.Config{
 		Transport: u.cable, UnitOfWork: uow.Config{MaxShare: orElse(u.cfg.Batch, 256)},
 		Relay: outbox.RelayConfig{Batch: u.cfg.Batch},
 		Processor: cqrs.ProcessorConfig{
-			MaxBatch: orElse(u.cfg.Batch, 256), Lanes: 2, Linger: linger(u.cfg.Batch), Locker: oneWriter{},
+			MaxBatch: orElse(u.cfg.Batch, 256), Lanes: 2, Linger: linger(u.cfg.Batch),
 			Retry: cqrs.Retry{Attempts: 20, Max: time.Second},
 		},
 		Migrations: u.cfg.Migrations, Grace: 5 * time.Second, Logger: u.cfg.Logger,
@@ -109,15 +109,13 @@ func (u *Unit) open(ctx context.Context) (err error) {
 	return err
 }
 
-// keepConnections keeps the connections of all readers. Opening one costs more than most of its statements.
-func keepConnections(db *gorm.DB) error {
-	const most = 16
+// boundReaders opens no more connections than the host keeps. Opening one costs more than most of its statements.
+func boundReaders(db *gorm.DB) error {
 	pool, err := db.DB()
 	if err != nil {
 		return err
 	}
-	pool.SetMaxOpenConns(most)
-	pool.SetMaxIdleConns(most)
+	pool.SetMaxOpenConns(16)
 	return nil
 }
 
@@ -178,12 +176,6 @@ func (u *Unit) Close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// oneWriter is the lock of a database that has one writer at a time: who is in the transaction has it.
-type oneWriter struct{}
-
-// Lock implements cqrs.Locker.
-func (oneWriter) Lock(context.Context, []string) error { return nil }
 
 // forgetful remembers neither messages nor requests.
 type forgetful struct{}
