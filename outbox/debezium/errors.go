@@ -1,0 +1,20 @@
+package debezium
+
+import "errors"
+
+var (
+	// ErrNoSlot says that the replication slot does not exist: the connector was never started, or the slot was
+	// dropped. Nothing is deleted.
+	ErrNoSlot = errors.New("debezium: the replication slot does not exist")
+	// ErrInactive says that no connector reads the slot. Nothing is deleted, and the server keeps its log.
+	ErrInactive = errors.New("debezium: no connector reads the replication slot")
+	// ErrLost says that the server has dropped log that the slot still needed (max_slot_wal_keep_size). The slot is
+	// of no use any more; what the connector has missed is still in the table.
+	ErrLost = errors.New("debezium: the replication slot has lost a part of the log")
+	// ErrBehind says that rows have waited too long to be confirmed.
+	ErrBehind = errors.New("debezium: the connector is behind")
+	// ErrRunning says that this pruner runs already.
+	ErrRunning = errors.New("debezium: the pruner runs already")
+	// ErrDialect says that the database is not PostgreSQL.
+	ErrDialect = errors.New("debezium: only PostgreSQL is supported")
+)

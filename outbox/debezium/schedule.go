@@ -1,0 +1,58 @@
+package debezium
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// maxDue bounds the scheduled messages that move in one statement.
+const maxDue = 500
+
+// now is in microseconds since 1970, by the database's clock.
+const now = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+
+// move is one statement. Rows are locked, so several pruners share them. The transaction has its number before the
+// first seq is taken, as all that write to the outbox, so that a relay may take over at any moment.
+const move = `WITH due AS (
+		SELECT seq FROM outbox_scheduled WHERE due_at <= ` + now + `
+		ORDER BY due_at, seq LIMIT $1 FOR UPDATE SKIP LOCKED
+	), gone AS (
+		DELETE FROM outbox_scheduled USING due WHERE outbox_scheduled.seq = due.seq RETURNING outbox_scheduled.*
+	)
+	INSERT INTO outbox (shard, id, topic, aggregateid, type, headers, payload)
+	SELECT shard, id, topic, aggregateid, type, headers, payload FROM gone
+	WHERE pg_current_xact_id() IS NOT NULL ORDER BY due_at, seq`
+
+// moveLoop moves scheduled messages into the outbox when they are due.
+func (p *Pruner) moveLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait, err := p.moveDue(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.cfg.Logger.Warn("outbox cannot move scheduled messages", "error", err)
+		}
+		_ = sleep(ctx, wait)
+	}
+}
+
+// moveDue moves what is due and returns how long to wait.
+func (p *Pruner) moveDue(ctx context.Context) (time.Duration, error) {
+	res, err := p.pool.ExecContext(ctx, move, maxDue)
+	if err != nil {
+		return p.cfg.Interval, err
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return p.cfg.Interval, err
+	}
+	p.moved.Add(uint64(max(n, 0))) //nolint:gosec // not negative
+	if n == maxDue {
+		return 0, nil
+	}
+	var next sql.NullInt64
+	err = p.pool.QueryRowContext(ctx, "SELECT min(due_at) - "+now+" FROM outbox_scheduled").Scan(&next)
+	if err != nil || !next.Valid {
+		return p.cfg.Interval, err
+	}
+	return min(max(time.Duration(next.Int64)*time.Microsecond, time.Millisecond), p.cfg.Interval), nil
+}
