@@ -16,6 +16,11 @@ import (
 
 // Config configures an Outbox; the zero value works.
 type Config struct {
+	// PollOnly keeps an outbox on PostgreSQL from notifying relays of other processes after commits (see [Channel]);
+	// they poll. Set it where nobody can listen, as behind PgBouncer in transaction mode. A notification is a
+	// statement on a connection of the pool, at most 100 a second whatever the number of commits, and none while a
+	// relay of this process publishes all shards. Other databases have no notifications.
+	PollOnly bool
 	// Logger hears of what operators do. nil discards.
 	Logger *slog.Logger
 }
@@ -40,6 +45,8 @@ type Outbox struct {
 
 	mu    sync.Mutex
 	wakes map[*Relay]struct{} // relays of this process
+
+	notifier notifier // of relays of other processes
 }
 
 var _ message.Publisher = (*Outbox)(nil)
@@ -57,7 +64,11 @@ func New(db *gorm.DB, cfg Config) (*Outbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Outbox{db: db, dialect: d, cfg: cfg.withDefaults(), wakes: map[*Relay]struct{}{}}, nil
+	o := &Outbox{db: db, dialect: d, cfg: cfg.withDefaults(), wakes: map[*Relay]struct{}{}}
+	if d.postgres() && !cfg.PollOnly {
+		o.notifier.send = o.sendNotification
+	}
+	return o, nil
 }
 
 // Publish adds msgs to the unit of work in each message's context. They are inserted just before the commit, all
@@ -104,8 +115,8 @@ func (o *Outbox) flush(ctx context.Context, records []record) error {
 
 // PublishTx inserts msgs at once, in a transaction of the caller's own; their contexts are not looked at. Call it
 // last, when the rows that the keys stand for are locked and nothing but the commit is to come: the messages get
-// their place in the order now, and on PostgreSQL relays look back for them until the transaction ends. Relays of
-// this process learn of the commit by polling. A handle that is not a transaction is refused with
+// their place in the order now, and on PostgreSQL relays look back for them until the transaction ends. Relays learn
+// of the commit by polling. A handle that is not a transaction is refused with
 // [ErrNoTransaction].
 func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) error {
 	if tx == nil {
@@ -136,9 +147,13 @@ func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) 
 	return nil
 }
 
-// Close does nothing: an Outbox has no goroutine and does not own the database. It makes Outbox a
-// message.Publisher.
-func (o *Outbox) Close() error { return nil }
+// Close sends the notification that is pending, if any, and ends notifications; otherwise an Outbox has nothing to
+// close, and goes on to publish. It makes Outbox a message.Publisher. An idle Outbox has no goroutine, so not calling
+// Close leaks nothing; call it before the database is closed.
+func (o *Outbox) Close() error {
+	o.notifier.close()
+	return nil
+}
 
 // verify compares the recorded number of shards with ours, once.
 func (o *Outbox) verify(ctx context.Context, conn gorm.ConnPool) error {
@@ -157,8 +172,9 @@ func (o *Outbox) verify(ctx context.Context, conn gorm.ConnPool) error {
 	return nil
 }
 
-// wake tells the relays of this process that there is something to do.
+// wake tells relays that there is something to do: those of this process now, those of others in a moment.
 func (o *Outbox) wake() {
+	o.notifier.notify()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for r := range o.wakes {
