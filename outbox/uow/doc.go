@@ -39,8 +39,9 @@
 //
 // # What is not guaranteed
 //
-// When the connection breaks during COMMIT its outcome is asked for (PostgreSQL: pg_xact_status). If nobody can
-// tell, Do returns [ErrOutcomeUnknown] and never runs fn again by itself.
+// When the connection breaks during COMMIT its outcome is asked for (PostgreSQL: pg_xact_status; MySQL and MariaDB: a
+// token in the table uow_outcomes, which [Migrate] creates). If nobody can tell within five seconds, Do returns
+// [ErrOutcomeUnknown] and never runs fn again by itself; [OutcomeError.Resolve] asks again.
 //
 // Whether a part has changed a row is read off its statements: SELECT reads, and a change of 0 rows is none. A part
 // that writes in another way, by a function that it selects or a trigger that redirects its INSERT, and then fails,

@@ -1,96 +1,39 @@
 package uow_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"net/url"
 	"os"
-	"sync"
-	"sync/atomic"
+	"slices"
 	"testing"
+	"testing/fstest"
 
+	mysqldriver "github.com/go-sql-driver/mysql"
+	"gorm.io/driver/mysql"
 	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
 
 	"github.com/surge-go/surge/outbox/uow"
 )
 
-// A proxy passes bytes on, until it is told to lose the answer to the next COMMIT, or the COMMIT itself.
-type proxy struct {
-	net.Listener
-	target string
-	lose   atomic.Int32 // 1: the answer, 2: the statement
-	mute   atomic.Bool  // no new connections
-	wg     sync.WaitGroup
-}
-
-func newProxy(t *testing.T, target string) *proxy {
+// behind opens the database of db once more, through a proxy.
+func behind(t *testing.T, db *gorm.DB) (*gorm.DB, *proxy) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{Listener: l, target: target}
-	p.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			p.wg.Go(func() { p.serve(c) })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close() })
-	return p
-}
-
-func (p *proxy) serve(client net.Conn) {
-	defer func() { _ = client.Close() }()
-	if p.mute.Load() {
-		return
-	}
-	server, err := net.Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer func() { _ = server.Close() }()
-	answered := make(chan struct{})
-	p.wg.Go(func() {
-		defer close(answered)
-		_, _ = io.Copy(client, server)
-		_ = client.Close()
-	})
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := client.Read(buf)
+	var name string
+	if db.Name() == "mysql" {
+		cfg, err := mysqldriver.ParseDSN(os.Getenv("SURGE_TEST_MYSQL"))
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		if bytes.Contains(bytes.ToLower(buf[:n]), []byte("commit")) {
-			switch p.lose.Swap(0) {
-			case 1:
-				_ = client.Close() // first, so that no answer can slip through
-				_, _ = server.Write(buf[:n])
-				<-answered // into the void
-				return
-			case 2:
-				return
-			}
+		if err := db.Raw("SELECT DATABASE()").Row().Scan(&name); err != nil {
+			t.Fatal(err)
 		}
-		if _, err := server.Write(buf[:n]); err != nil {
-			return
-		}
+		p := newProxy(t, cfg.Addr)
+		cfg.Addr, cfg.DBName = p.Addr().String(), name
+		return open(t, mysql.Open(cfg.FormatDSN())), p
 	}
-}
-
-// When the answer to COMMIT is lost, the outcome is asked for: committed is success, aborted runs again.
-func TestRule09_LostAnswerToCommit(t *testing.T) {
-	t.Parallel()
-	direct := openPostgres(t)
-	var schema string
-	if err := direct.Raw("SELECT current_schema()").Row().Scan(&schema); err != nil {
+	if err := db.Raw("SELECT current_schema()").Row().Scan(&name); err != nil {
 		t.Fatal(err)
 	}
 	target, err := url.Parse(os.Getenv("SURGE_TEST_POSTGRES"))
@@ -99,33 +42,130 @@ func TestRule09_LostAnswerToCommit(t *testing.T) {
 	}
 	p := newProxy(t, target.Host)
 	target.Host = p.Addr().String()
-	db := open(t, postgres.Open(target.String()+"&search_path="+schema))
-	u := unit(t, db, uow.Config{})
-	runs := 0
-	do := func(id int) error {
-		runs = 0
-		return u.Do(t.Context(), func(ctx context.Context) error {
-			runs++
-			return insert(ctx, id)
-		})
-	}
-	p.lose.Store(1)
-	if err := do(1); err != nil || runs != 1 || count(t, direct, "id = 1") != 1 {
-		t.Errorf("answer lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = 1"))
-	}
-	p.lose.Store(2)
-	if err := do(2); err != nil || runs != 2 || count(t, direct, "id = 2") != 1 {
-		t.Errorf("statement lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = 2"))
-	}
-	err = u.Do(t.Context(), func(ctx context.Context) error {
-		p.lose.Store(1)
-		p.mute.Store(true) // and nobody can be asked
-		return insert(ctx, 3)
+	return open(t, postgres.Open(target.String()+"&search_path="+name)), p
+}
+
+// onServers runs test on the servers that are switched on.
+func onServers(t *testing.T, test func(t *testing.T, direct *gorm.DB)) {
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, openPostgres(t))
 	})
-	if !errors.Is(err, uow.ErrOutcomeUnknown) {
-		t.Errorf("nobody to ask: %v", err)
+	t.Run("mysql", func(t *testing.T) {
+		t.Parallel()
+		test(t, openMySQL(t))
+	})
+}
+
+// migrate creates the tables of the package itself, where it has some.
+func migrate(t *testing.T, db *gorm.DB) {
+	t.Helper()
+	none := fstest.MapFS{db.Name() + "/001_none.sql": {}}
+	if err := uow.Migrate(t.Context(), db, "test", none); err != nil {
+		t.Fatal(err)
 	}
-	if p.mute.Store(false); count(t, direct, "id = 3") != 1 {
-		t.Error("the commit did not reach the server: the test proves nothing")
+}
+
+// When the answer to COMMIT is lost, the outcome is asked for: committed is success, aborted runs again.
+func TestRule09_LostAnswerToCommit(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, direct *gorm.DB) {
+		migrate(t, direct)
+		db, p := behind(t, direct)
+		u := unit(t, db, uow.Config{})
+		runs := 0
+		do := func(id int) error {
+			runs = 0
+			return u.Do(t.Context(), func(ctx context.Context) error {
+				runs++
+				return insert(ctx, id)
+			})
+		}
+		for id := range 3 { // more than once, since a writer is known by its row
+			p.lose.Store(loseAnswer)
+			if err := do(id); err != nil || runs != 1 || count(t, direct, "id = ?", id) != 1 {
+				t.Errorf("answer lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = ?", id))
+			}
+		}
+		p.lose.Store(loseStatement)
+		if err := do(10); err != nil || runs != 2 || count(t, direct, "id = 10") != 1 {
+			t.Errorf("statement lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = 10"))
+		}
+		p.lose.Store(loseAnswer)
+		err := u.Do(t.Context(), func(ctx context.Context) error {
+			var n int
+			return uow.DB(ctx).Raw("SELECT count(*) FROM items").Row().Scan(&n)
+		})
+		if err != nil || p.lose.Load() != 0 {
+			t.Errorf("nothing was written, so nothing can be lost: %v", err)
+		}
+	})
+}
+
+// While nobody can be asked the outcome is unknown, and nothing runs again; later it can be resolved.
+func TestRule09_UnknownOutcomeIsResolvedLater(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, direct *gorm.DB) {
+		migrate(t, direct)
+		db, p := behind(t, direct)
+		u := unit(t, db, uow.Config{})
+		for id, lose := range []int32{loseAnswer, loseStatement} {
+			runs := 0
+			err := u.Do(t.Context(), func(ctx context.Context) error {
+				runs++
+				p.lose.Store(lose)
+				p.mute.Store(true)
+				return insert(ctx, id)
+			})
+			var unknown *uow.OutcomeError
+			if !errors.Is(err, uow.ErrOutcomeUnknown) || !errors.As(err, &unknown) || runs != 1 {
+				t.Fatalf("nobody to ask: %v after %d runs", err, runs)
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if _, err := unknown.Resolve(ended); err == nil {
+				t.Error("resolved, though there is nobody to ask")
+			}
+			p.mute.Store(false)
+			if err := u.Do(t.Context(), func(ctx context.Context) error { return insert(ctx, 10+id) }); err != nil {
+				t.Error(err) // others go on, and do not wipe the trace
+			}
+			committed, err := unknown.Resolve(t.Context())
+			if err != nil || committed != (lose == loseAnswer) || committed != (count(t, direct, "id = ?", id) == 1) {
+				t.Errorf("resolved as %v, %v; %d rows", committed, err, count(t, direct, "id = ?", id))
+			}
+		}
+	})
+}
+
+// Without its table the outcome on MySQL and MariaDB stays unknown, which is said and costs no one else anything.
+func TestRule09_WithoutItsTableTheOutcomeStaysUnknown(t *testing.T) {
+	t.Parallel()
+	db, p := behind(t, openMySQL(t))
+	u := unit(t, db, uow.Config{})
+	p.lose.Store(loseAnswer)
+	err := u.Do(t.Context(), func(ctx context.Context) error { return insert(ctx, 1) })
+	var unknown *uow.OutcomeError
+	if !errors.As(err, &unknown) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := unknown.Resolve(t.Context()); !errors.Is(err, uow.ErrOutcomeUnknown) {
+		t.Errorf("Resolve: %v", err)
+	}
+	if err := u.Do(t.Context(), func(ctx context.Context) error { return insert(ctx, 2) }); err != nil {
+		t.Error(err)
+	}
+}
+
+// Rows of writers that are gone do not pile up.
+func TestMigrateSweepsOutcomes(t *testing.T) {
+	t.Parallel()
+	db := openMySQL(t)
+	migrate(t, db)
+	exec(t, db, "INSERT INTO uow_outcomes VALUES ('old', '', UNIX_TIMESTAMP() - 90000), ('new', '', UNIX_TIMESTAMP())")
+	migrate(t, db)
+	var left []string
+	if err := db.Raw("SELECT writer FROM uow_outcomes").Scan(&left).Error; err != nil || slices.Contains(left, "old") || !slices.Contains(left, "new") {
+		t.Errorf("%v are left, %v", left, err)
 	}
 }

@@ -2,6 +2,7 @@ package uow
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,7 +28,6 @@ func Migrate(ctx context.Context, db *gorm.DB, pkg string, migrations fs.FS) err
 	if err != nil || len(files) == 0 {
 		return errors.Join(fmt.Errorf("uow: %s has no migrations for %s", pkg, u.dialect), err)
 	}
-	slices.Sort(files)
 	unlock, err := u.lockMigrations(ctx)
 	if err != nil {
 		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
@@ -37,12 +37,43 @@ func Migrate(ctx context.Context, db *gorm.DB, pkg string, migrations fs.FS) err
 	if err != nil {
 		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
 	}
+	if err := u.applyAll(ctx, "uow", own, "migrations/"+string(u.dialect)); err != nil {
+		return err
+	}
+	if u.dialect == mariadb {
+		if err := u.sweepOutcomes(ctx); err != nil {
+			return fmt.Errorf("uow: sweep uow_outcomes: %w", err)
+		}
+	}
+	return u.applyAll(ctx, pkg, migrations, string(u.dialect))
+}
+
+// applyAll applies the files of a folder.
+func (u *UnitOfWork) applyAll(ctx context.Context, pkg string, migrations fs.FS, folder string) error {
+	files, err := fs.Glob(migrations, folder+"/[0-9]*_*.sql")
+	if err != nil {
+		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
+	}
+	slices.Sort(files)
 	for _, f := range files {
 		if err := u.apply(ctx, pkg, migrations, f); err != nil {
 			return fmt.Errorf("uow: migrate %s: %s: %w", pkg, f, err)
 		}
 	}
 	return nil
+}
+
+//go:embed migrations
+var own embed.FS
+
+// Migrations returns the numbered SQL files of this package for people who run another migration tool; [Migrate]
+// applies them before those of any package. There are some for mysql; for other dialects the file system is empty.
+func Migrations(dialect string) fs.FS {
+	sub, err := fs.Sub(own, "migrations/"+dialect)
+	if err != nil {
+		return embed.FS{}
+	}
+	return sub
 }
 
 const migrationsTable = `CREATE TABLE IF NOT EXISTS surge_migrations (

@@ -121,6 +121,7 @@ func (p *pool) after(k kind, err error, wrote bool) {
 	switch {
 	case err == nil:
 		p.f.wrote = p.f.wrote || wrote
+		t.changed = t.changed || wrote
 		if k == rollbackTo {
 			p.f.poisoned = nil
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"gorm.io/gorm"
 )
@@ -32,6 +31,7 @@ type transaction struct {
 
 	mu      sync.Mutex // fn may use its transaction from several goroutines
 	doom    error      // why it can only roll back
+	changed bool       // something was written
 	gathers map[any]gather
 	order   []any
 	after   []func()
@@ -108,58 +108,25 @@ func (t *transaction) commit() error {
 		}
 		return nil
 	}
-	xid, err := t.xid()
+	r, needless, err := t.sign()
 	if err != nil {
 		t.rollback()
-		return err
+		return fmt.Errorf("uow: commit: %w", err)
 	}
 	err = t.tx.Commit()
 	switch {
-	case err == nil:
+	case err == nil || t.unit.dialect.refused(err):
+		t.unit.giveBack(r)
+		if err != nil {
+			err = fmt.Errorf("uow: commit: %w", err)
+		}
+		return err
+	case needless:
+		t.discard()
 		return nil
-	case t.unit.dialect.refused(err):
-		return fmt.Errorf("uow: commit: %w", err)
 	}
 	t.discard()
-	return t.unit.findOut(xid, err)
-}
-
-// xid returns PostgreSQL's name for this transaction, by which its outcome can be asked for; "" when it wrote
-// nothing, or elsewhere.
-func (t *transaction) xid() (string, error) {
-	if t.unit.dialect != postgres {
-		return "", nil
-	}
-	var xid sql.NullString
-	ctx, cancel := t.unit.bounded()
-	defer cancel()
-	err := t.tx.QueryRowContext(ctx, "SELECT pg_current_xact_id_if_assigned()::text").Scan(&xid)
-	if err != nil {
-		return "", fmt.Errorf("uow: commit: %w", err)
-	}
-	return xid.String, nil
-}
-
-// findOut asks, on another connection, what became of a COMMIT without an answer. While the old server process
-// still holds the transaction it waits, about five seconds in all.
-func (u *UnitOfWork) findOut(xid string, lost error) error {
-	if xid == "" {
-		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, lost)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for try := 0; ctx.Err() == nil; try++ {
-		var status sql.NullString
-		err := u.sql.QueryRowContext(ctx, "SELECT pg_xact_status($1::xid8)", xid).Scan(&status)
-		switch {
-		case err == nil && status.String == "committed":
-			return nil
-		case err == nil && status.String == "aborted":
-			return fmt.Errorf("uow: commit: %w: %w", driver.ErrBadConn, lost)
-		}
-		backoff(try)
-	}
-	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, lost)
+	return t.unit.findOut(r, err)
 }
 
 // ruin notes why the transaction can only roll back. The first cause stands.

@@ -18,9 +18,6 @@ var (
 	ErrNoTransaction = errors.New("uow: no transaction in the context")
 	// ErrDoomed is returned by every statement after an error that ended the transaction.
 	ErrDoomed = errors.New("uow: the transaction can only roll back")
-	// ErrOutcomeUnknown means that the answer to COMMIT was lost and could not be found out.
-	// The effects of fn may or may not be there; look before doing it again.
-	ErrOutcomeUnknown = errors.New("uow: the answer to COMMIT was lost")
 	// ErrOtherUnit is returned by Do inside the transaction of another UnitOfWork: the two could not
 	// commit together, and waiting for one inside the other invites a deadlock.
 	ErrOtherUnit = errors.New("uow: inside the transaction of another unit of work")
@@ -96,6 +93,9 @@ type UnitOfWork struct {
 	writers int
 	full    chan struct{} // the queue holds a full transaction; wakes a lingering writer
 
+	receipts []string    // rows of uow_outcomes that no transaction uses
+	unsigned atomic.Bool // there is no such table
+
 	stats struct{ commits, parts, restarts, retries atomic.Int64 }
 }
 
@@ -154,7 +154,7 @@ func (u *UnitOfWork) inspectSQLite() error {
 // but without the caller's cancellation. Inside fn, Do joins: an error undoes the inner part only.
 //
 // Errors: fn's own; ctx.Err() when ctx ended before fn started; ErrDoomed when fn swallowed an error that ended the
-// transaction; ErrOutcomeUnknown; ErrOtherUnit; what the database said when a commit was refused.
+// transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; what the database said when a commit was refused.
 func (u *UnitOfWork) Do(ctx context.Context, fn func(ctx context.Context) error) error {
 	if f := frameOf(ctx); f != nil {
 		if f.tx.unit != u {
