@@ -1,6 +1,7 @@
 package kafkabus
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -50,14 +51,30 @@ func (b *Bus) Publisher() message.Publisher {
 }
 
 // Subscriber returns one member of group, which reads all topics it subscribes to. It joins the group
-// shortly after its first Subscribe. Beside message.Subscriber it implements
-// message.SubscribeInitializer, which creates a topic, and Lag(ctx) (map[string]int64, error).
-// It returns [ErrClosed] once the bus is closed.
+// shortly after its first Subscribe. It returns [ErrClosed] once the bus is closed. Beside message.Subscriber
+// it implements message.SubscribeInitializer, which creates a topic, and
+//
+//	Lag(ctx) (map[string]int64, error)  // of the topics it subscribes to
+//	Check(ctx, handled bool, topics ...string) error
+//
+// Check returns a [*LostError] if the group cannot go on where it was; handled says that the group has handled
+// messages before, as its inbox remembers, and holds from then on. Without Check a group that has no offsets is
+// taken for a new one. What Check finds the member finds too when it joins; Check says so beforehand.
 func (b *Bus) Subscriber(group string) (message.Subscriber, error) {
+	return b.SubscriberAt(group, nil)
+}
+
+// SubscriberAt is [Bus.Subscriber] for a group that keeps its own positions, such as the checkpoints of a read
+// model. Whenever a partition is assigned to the member, position says where it begins to read: at the offset of
+// the first record to read, [Oldest] or [Newest]; not ok means the committed offset. An error keeps the
+// member from reading anything, and it is asked again soon. It is called for one partition after the other.
+func (b *Bus) SubscriberAt(
+	group string, position func(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error),
+) (message.Subscriber, error) {
 	if group == "" {
 		return nil, errors.New("kafkabus: group is empty")
 	}
-	s := newSubscriber(b, group)
+	s := newSubscriber(b, group, position)
 	if !b.adopt(s) {
 		return nil, ErrClosed
 	}

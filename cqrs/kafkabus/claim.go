@@ -11,10 +11,27 @@ import (
 // handler runs the claims of one session.
 type handler struct {
 	subscriber *subscriber
+	client     sarama.Client
 	drain      time.Duration
 }
 
+// Setup moves the session to where its partitions begin. That is committed also where nothing is read: from
+// then on a group without offsets is one that has lost them.
 func (h *handler) Setup(s sarama.ConsumerGroupSession) error {
+	admin, err := sarama.NewClusterAdminFromClient(h.client) // not closed, that would close the client
+	if err != nil {
+		return err
+	}
+	begin, err := h.subscriber.start(h.client.Config()).offsets(s.Context(), admin, s.Claims())
+	if err != nil {
+		return err
+	}
+	for topic, partitions := range begin {
+		for p, offset := range partitions {
+			s.MarkOffset(topic, p, offset, "")  // forward
+			s.ResetOffset(topic, p, offset, "") // back
+		}
+	}
 	h.subscriber.bus.cfg.Logger.Info("partitions assigned", "group", h.subscriber.group,
 		"member", s.MemberID(), "generation", s.GenerationID(), "partitions", s.Claims())
 	return nil

@@ -18,6 +18,7 @@ const (
 	defaultPartitions = 4
 	defaultRetrySleep = time.Second
 	defaultTopicWait  = 10 * time.Second
+	lostSleeps        = 10 // times ReconnectRetrySleep: each try makes the group rebalance
 
 	sessionTimeout   = 10 * time.Second
 	rebalanceTimeout = time.Minute
@@ -45,6 +46,10 @@ type Config struct {
 	// Subscriber.OverwriteSaramaConfig says otherwise. A member that takes longer is expelled, and then
 	// its messages run twice at the same time.
 	Drain time.Duration
+
+	// Lost says where a group goes on whose offsets are lost; the zero value, Refuse, reads nothing and
+	// logs a [LostError] until it is decided.
+	Lost Lost
 
 	// TLS switches TLS on; nil means plaintext.
 	TLS *tls.Config
@@ -127,6 +132,9 @@ func (c Config) Validate() error {
 	if c.Drain < 0 {
 		fault("Config.Drain is %v, must not be negative", c.Drain)
 	}
+	if c.Lost < Refuse || c.Lost > FromNewest {
+		fault("Config.Lost is %d, must be Refuse, FromOldest or FromNewest", c.Lost)
+	}
 	if c.Topic.Partitions < 0 || c.Topic.Replication < 0 || c.Topic.MinInSync < 0 {
 		fault("Config.Topic has a negative number: %d partitions, %d replicas, %d in sync",
 			c.Topic.Partitions, c.Topic.Replication, c.Topic.MinInSync)
@@ -187,6 +195,7 @@ func (c Config) consumer() *sarama.Config {
 	}
 	s.Consumer.Group.Rebalance.GroupStrategies = fresh(s.Consumer.Group.Rebalance.GroupStrategies)
 	s.Consumer.Offsets.AutoCommit.Enable = true
+	s.Consumer.Group.ResetInvalidOffsets = false // see LostError
 	s.Consumer.Return.Errors = true
 	if c.InstanceID != "" {
 		s.Consumer.Group.InstanceId = c.InstanceID

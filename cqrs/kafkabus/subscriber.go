@@ -21,14 +21,22 @@ type subscriber struct {
 	group string
 	ended chan struct{} // closed when run has returned; nil until it was started
 
+	position func(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error)
+
 	mu      sync.Mutex
+	handled bool                       // by the group, before
 	subs    map[string][]*subscription // by topic
 	changed chan struct{}              // closed and replaced when subs or closed change
 	closed  bool
 }
 
-func newSubscriber(b *Bus, group string) *subscriber {
-	return &subscriber{bus: b, group: group, subs: make(map[string][]*subscription), changed: make(chan struct{})}
+func newSubscriber(
+	b *Bus, group string, position func(context.Context, string, int32) (int64, bool, error),
+) *subscriber {
+	return &subscriber{
+		bus: b, group: group, position: position,
+		subs: make(map[string][]*subscription), changed: make(chan struct{}),
+	}
 }
 
 // Subscribe starts reading topic, from the group's committed offset, else by default from the oldest
@@ -63,6 +71,33 @@ func (s *subscriber) SubscribeInitialize(topic string) error {
 func (s *subscriber) Lag(ctx context.Context) (map[string]int64, error) {
 	topics, _ := s.topics()
 	return s.bus.Lag(ctx, s.group, topics...)
+}
+
+// Check is described at [Bus.Subscriber].
+func (s *subscriber) Check(ctx context.Context, handled bool, topics ...string) error {
+	s.mu.Lock()
+	s.handled = handled
+	s.mu.Unlock()
+	return s.bus.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
+		there := slices.DeleteFunc(slices.Clone(topics), func(t string) bool {
+			return errors.Is(client.RefreshMetadata(t), sarama.ErrUnknownTopicOrPartition) // it is new once it is there
+		})
+		partitions, err := partitionsOf(client, there)
+		if err != nil {
+			return err
+		}
+		_, err = s.start(client.Config()).offsets(ctx, admin, partitions)
+		return err
+	})
+}
+
+func (s *subscriber) start(c *sarama.Config) *start {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &start{
+		group: s.group, position: s.position, lost: s.bus.cfg.Lost, handled: s.handled,
+		initial: c.Consumer.Offsets.Initial,
+	}
 }
 
 // Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels.
@@ -144,7 +179,11 @@ func (s *subscriber) run() {
 		}
 		if err := s.member(); err != nil && !s.isClosed() {
 			s.bus.cfg.Logger.Error("consumer group failed, it is tried again", "group", s.group, "error", err)
-			s.sleep(s.bus.cfg.Subscriber.ReconnectRetrySleep)
+			pause := s.bus.cfg.Subscriber.ReconnectRetrySleep
+			if lost := new(LostError); errors.As(err, &lost) {
+				pause *= lostSleeps
+			}
+			s.sleep(pause)
 		}
 	}
 }
@@ -239,7 +278,7 @@ func (s *subscriber) session(
 		<-ctx.Done()
 		return nil
 	}
-	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, drain: s.bus.cfg.drain(client.Config())}
+	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, client: client, drain: s.bus.cfg.drain(client.Config())}
 	if t := s.bus.cfg.Subscriber.Tracer; t != nil {
 		handler = t.WrapConsumerGroupHandler(handler)
 	}

@@ -121,59 +121,6 @@ func (t Topic) detail() *sarama.TopicDetail {
 	return d
 }
 
-// Lag returns for each topic how many records group has not committed, summed over the partitions. A
-// group that has committed nothing has all of them before it. Commits trail acks by up to a second.
-func (b *Bus) Lag(ctx context.Context, group string, topics ...string) (map[string]int64, error) {
-	lag := make(map[string]int64, len(topics))
-	err := b.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
-		partitions := make(map[string][]int32, len(topics))
-		for _, t := range topics {
-			ps, err := client.Partitions(t)
-			if err != nil {
-				return fmt.Errorf("kafkabus: lag of topic %q: %w", t, err)
-			}
-			partitions[t] = ps
-		}
-		committed, err := admin.ListConsumerGroupOffsets(group, partitions)
-		if errors.Is(err, sarama.ErrGroupIDNotFound) { // it has never committed
-			committed, err = &sarama.OffsetFetchResponse{}, nil
-		}
-		if err != nil {
-			return fmt.Errorf("kafkabus: lag of group %q: %w", group, err)
-		}
-		for t, ps := range partitions {
-			for _, p := range ps {
-				n, err := behind(client, committed, t, p)
-				if err != nil {
-					return fmt.Errorf("kafkabus: lag of topic %q: %w", t, err)
-				}
-				lag[t] += n
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return lag, nil
-}
-
-func behind(client sarama.Client, committed *sarama.OffsetFetchResponse, topic string, p int32) (int64, error) {
-	newest, err := client.GetOffset(topic, p, sarama.OffsetNewest)
-	if err != nil {
-		return 0, err
-	}
-	oldest, err := client.GetOffset(topic, p, sarama.OffsetOldest)
-	if err != nil {
-		return 0, err
-	}
-	from := oldest
-	if block := committed.GetBlock(topic, p); block != nil {
-		from = max(block.Offset, oldest)
-	}
-	return max(newest-from, 0), nil
-}
-
 // admin connects, calls f and closes again; it gives up waiting when ctx ends.
 func (b *Bus) admin(ctx context.Context, f func(sarama.Client, sarama.ClusterAdmin) error) error {
 	res := make(chan error, 1)
