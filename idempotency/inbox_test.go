@@ -45,43 +45,6 @@ func TestRule02_InboxClaimsABatch(t *testing.T) {
 	})
 }
 
-func TestRule02_InboxUnclaim(t *testing.T) {
-	t.Parallel()
-	onEach(t, 0, func(t *testing.T, b *bench) {
-		inbox := idempotency.NewInbox(idempotency.InboxConfig{})
-		_, err := claim(b, "orders", "m1", "m2")
-		must(t, err)
-		must(t, b.work.Do(t.Context(), func(ctx context.Context) error {
-			return inbox.Unclaim(ctx, "orders", []string{"m2", "m9", "m2"})
-		}))
-		fresh, err := claim(b, "orders", "m1", "m2")
-		must(t, err)
-		if want := []bool{false, true}; !reflect.DeepEqual(fresh, want) {
-			t.Errorf("got %v, want %v", fresh, want)
-		}
-	})
-}
-
-// Claim and work commit together: what a failed batch claimed is new again.
-func TestRule02_InboxRollsBackWithTheWork(t *testing.T) {
-	t.Parallel()
-	onEach(t, 0, func(t *testing.T, b *bench) {
-		inbox := idempotency.NewInbox(idempotency.InboxConfig{})
-		err := b.work.Do(t.Context(), func(ctx context.Context) error {
-			if _, err := inbox.Claim(ctx, "orders", []string{"m1"}); err != nil {
-				return err
-			}
-			return errBoom
-		})
-		wantErr(t, err, errBoom)
-		fresh, err := claim(b, "orders", "m1")
-		must(t, err)
-		if !fresh[0] {
-			t.Error("the message counts as handled, though its work was undone")
-		}
-	})
-}
-
 // Two consumers of one group get overlapping batches in different order, as in a rebalance: no deadlock ends in an
 // error, and each message is new to exactly one of them.
 func TestRule02_InboxClaimsRace(t *testing.T) {

@@ -26,14 +26,18 @@ func NewParking() *Parking { return &Parking{} }
 // Parked reports which queues have messages.
 func (p *Parking) Parked(ctx context.Context, group string, queues []string) ([]bool, error) {
 	tx := uow.DB(ctx)
-	parked := make([]bool, len(queues))
+	locked := make(map[string]bool, len(queues))
 	err := chunks(queues, func(queues []string) error {
-		locked, err := lockHeads(tx, group, queues)
-		for _, q := range locked {
-			parked[slices.Index(queues, q)] = true
+		names, err := lockHeads(tx, group, queues)
+		for _, q := range names {
+			locked[q] = true
 		}
 		return err
 	})
+	parked := make([]bool, len(queues))
+	for i, q := range queues {
+		parked[i] = locked[q]
+	}
 	return parked, err
 }
 

@@ -1,8 +1,9 @@
+-- Names are bytes: most collations take "a" and "a " for the same.
 CREATE TABLE cqrs_parked (
 	seq         BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
 	grp         VARCHAR(120) NOT NULL,
-	id          VARCHAR(200) NOT NULL,
-	queue       VARCHAR(200) NOT NULL,
+	id          VARBINARY(200) NOT NULL,
+	queue       VARBINARY(200) NOT NULL,
 	head        BOOLEAN      NOT NULL,
 	blocked     BOOLEAN      NOT NULL,
 	dead        BOOLEAN      NOT NULL,
@@ -23,8 +24,8 @@ CREATE TABLE cqrs_parked (
 
 CREATE TABLE cqrs_dead (
 	grp      VARCHAR(120) NOT NULL,
-	id       VARCHAR(200) NOT NULL,
-	queue    VARCHAR(200) NOT NULL,
+	id       VARBINARY(200) NOT NULL,
+	queue    VARBINARY(200) NOT NULL,
 	state    VARCHAR(12)  NOT NULL,
 	blocking BOOLEAN      NOT NULL,
 	reason   LONGTEXT     NOT NULL,
