@@ -90,6 +90,7 @@ func (w *work) surge(n int) contender {
 	return contender{name: "surge", round: func(b *testing.B) (int, time.Duration) {
 		unit, err := uow.New(w.db.DB, uow.Config{})
 		must(b, err)
+		defer func() { st := unit.Stats(); b.Logf("%+v %.1f", st, float64(st.Parts)/float64(st.Commits)) }()
 		return w.measured(b, 8, n, func() time.Duration {
 			return crowd(b, callers, n, func(i int) error {
 				return unit.Do(context.Background(), func(ctx context.Context) error {

@@ -1,0 +1,124 @@
+package benchmarks_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"gorm.io/gorm"
+
+	"github.com/surge-go/surge/outbox"
+)
+
+// BenchmarkOutboxDrain empties a prefilled PostgreSQL table of messages of 300 bytes and 9 headers into a publisher
+// that does nothing. The clock runs from the start of the relay to the last message. Surge keeps the order of keys.
+func BenchmarkOutboxDrain(b *testing.B) {
+	n := scaled(b, 50_000)
+	contest(b, "msg/s",
+		contender{name: "surge", round: newTable(b, openPostgres(b)).round(n)},
+		watermillDefault(b, n/10), watermillBest(b, n/2, 1_000), watermillBest(b, n/2, 5_000),
+		oagudo(b, n/2, 1_000), oagudo(b, n, 5_000), oagudo(b, n, 10_000),
+		riverDefault(b, n/50), riverBest(b, n/5, 1_000), riverBest(b, n/5, 5_000),
+	)
+}
+
+// BenchmarkOutboxDrainHeld drains while a transaction holds a snapshot from before 300,000 rows were deleted, which
+// therefore cannot be vacuumed. ratio/undisturbed is what is left of the speed.
+func BenchmarkOutboxDrainHeld(b *testing.B) {
+	db := openPostgres(b)
+	n, dead := scaled(b, 50_000), scaled(b, 300_000)
+	t := newTable(b, db)
+	contest(b, "msg/s",
+		contender{name: "held", round: func(b *testing.B) (int, time.Duration) {
+			db.empty(b, "outbox")
+			old := db.Begin()
+			must(b, old.Exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").Error)
+			must(b, old.Exec("SELECT count(*) FROM outbox").Error)
+			defer old.Rollback()
+			t.fill(b, 0, dead)
+			db.exec(b, "DELETE FROM outbox")
+			return t.drain(b, n, n)
+		}},
+		contender{name: "undisturbed", round: t.round(n)},
+	)
+}
+
+// BenchmarkOutboxDrainDeep drains the first messages of a long table and of a short one: 5,000,000 rows with a
+// SURGE_BENCH_SIZE of 25, and 50,000. The short one is as long with every size.
+func BenchmarkOutboxDrainDeep(b *testing.B) {
+	const n = 50_000
+	deep := scaled(b, 200_000)
+	long, short := newTable(b, openPostgres(b)), newTable(b, openPostgres(b))
+	contest(b, "msg/s",
+		contender{name: "deep", round: func(b *testing.B) (int, time.Duration) { return long.drain(b, deep, n) }},
+		contender{name: "shallow", round: short.round(n)},
+	)
+}
+
+// A table is an outbox to be drained.
+type table struct {
+	db  *database
+	box *outbox.Outbox
+}
+
+func newTable(b *testing.B, db *database) *table {
+	b.Helper()
+	must(b, outbox.Migrate(context.Background(), db.DB))
+	box, err := outbox.New(db.DB, outbox.Config{})
+	must(b, err)
+	db.connect(b, 8)
+	return &table{db: db, box: box}
+}
+
+// fill writes the messages from to to-1.
+func (t *table) fill(b *testing.B, from, to int) {
+	b.Helper()
+	const group = 5_000
+	for ; from < to; from += group {
+		must(b, t.db.Transaction(func(tx *gorm.DB) error {
+			return t.box.PublishTx(tx, topicName, messages(from, min(to, from+group))...)
+		}))
+	}
+}
+
+// round fills an empty table with n messages and drains it.
+func (t *table) round(n int) func(b *testing.B) (int, time.Duration) {
+	return func(b *testing.B) (int, time.Duration) {
+		t.db.empty(b, "outbox")
+		return t.drain(b, n, n)
+	}
+}
+
+// drain fills the table with messages up to a depth and takes the time of the first n.
+func (t *table) drain(b *testing.B, depth, n int) (int, time.Duration) {
+	b.Helper()
+	if depth > n {
+		t.db.empty(b, "outbox")
+	}
+	t.fill(b, 0, depth)
+	t.db.exec(b, "VACUUM ANALYZE outbox")
+	to := newSink(n)
+	took := t.relay(b, to, to)
+	to.check(b, true)
+	if depth == n {
+		t.db.wants(b, 0, "SELECT count(*) FROM outbox")
+	}
+	return n, took
+}
+
+// relay publishes until the sink is full, and stops.
+func (t *table) relay(b *testing.B, to message.Publisher, s *sink) time.Duration {
+	b.Helper()
+	relay, err := outbox.NewRelay(t.box, to, outbox.RelayConfig{})
+	must(b, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	began := time.Now()
+	go func() { ended <- relay.Run(ctx) }()
+	s.await(b)
+	took := time.Since(began)
+	cancel()
+	must(b, <-ended)
+	return took
+}

@@ -1,0 +1,96 @@
+package benchmarks_test
+
+import (
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// keys is the number of keys that messages of a drain have; each is an order of its own.
+const keys = 1_000
+
+// A sink is a publisher that only remembers which messages came. The first want of them stop the clock.
+type sink struct {
+	want int
+	ids  []string
+	n    atomic.Int64
+	full chan struct{}
+}
+
+func newSink(want int) *sink {
+	return &sink{want: want, ids: make([]string, want), full: make(chan struct{})}
+}
+
+// Publish makes a sink a message.Publisher.
+func (s *sink) Publish(_ string, msgs ...*message.Message) error {
+	for _, m := range msgs {
+		s.take(m.UUID)
+	}
+	return nil
+}
+
+// Close makes a sink a message.Publisher.
+func (s *sink) Close() error { return nil }
+
+func (s *sink) take(id string) {
+	switch n := int(s.n.Add(1)); {
+	case n <= s.want:
+		s.ids[n-1] = id
+		if n == s.want {
+			close(s.full)
+		}
+	}
+}
+
+// await returns when everything came.
+func (s *sink) await(b *testing.B) {
+	b.Helper()
+	select {
+	case <-s.full:
+	case <-time.After(2 * time.Minute):
+		b.Fatalf("%d of %d messages came", s.n.Load(), s.want)
+	}
+}
+
+// check fails b unless the messages 0 to want-1 came, each once, and, if they have to, in the order of each key.
+func (s *sink) check(b *testing.B, ordered bool) {
+	b.Helper()
+	seen, last := make([]bool, s.want), map[int]int{}
+	for _, id := range s.ids {
+		i, err := strconv.Atoi(id[len(id)-12:])
+		if err != nil || i < 0 || i >= s.want || seen[i] {
+			b.Fatalf("message %q is not one of the %d, or came twice", id, s.want)
+		}
+		seen[i] = true
+		if before, ok := last[i%keys]; ordered && ok && before > i {
+			b.Fatalf("message %d of key %d came after %d", i, i%keys, before)
+		}
+		last[i%keys] = i
+	}
+}
+
+// headers are the metadata of message i, as package cqrs would write them.
+func headers(key int) message.Metadata {
+	return message.Metadata{
+		"ce_partitionkey": fmt.Sprintf("order-%d", key), "ce_type": "orders.placed", "ce_kind": "event",
+		"ce_source": "orders", "ce_specversion": "1.0", "ce_time": "2026-01-01T00:00:00Z",
+		"content-type": "application/json", "ce_correlationid": id(key), "ce_causationid": id(key),
+	}
+}
+
+var payload = make([]byte, 300)
+
+// messages makes the messages from to to-1.
+func messages(from, to int) []*message.Message {
+	msgs := make([]*message.Message, 0, to-from)
+	for i := from; i < to; i++ {
+		m := message.NewMessage(id(i), payload)
+		m.Metadata = headers(i % keys)
+		msgs = append(msgs, m)
+	}
+	return msgs
+}
