@@ -131,6 +131,7 @@ func (p *Pruner) prune(ctx context.Context) error {
 	}
 	p.note(nil)
 	if len(r.seqs) == 0 {
+		p.begin(time.Time{})
 		return nil
 	}
 	p.begin(time.Now())
