@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,9 @@ type contender struct {
 	// side is what the contender stands for in ratios; "" means its name. Contenders of one side are settings of
 	// the same thing: the fastest counts.
 	side string
+	// against names the sides that this one is compared with; nil means all for the first
+	// contender and none for the others.
+	against []string
 	// round does the work and returns how much it was and how long it took. It fails b if anything is missing.
 	round func(b *testing.B) (done int, took time.Duration)
 }
@@ -30,7 +34,7 @@ func (c contender) of() string {
 }
 
 // contest measures each contender in a sub-benchmark of its name, and all of them in turns in the sub-benchmark
-// "ratio", which reports the first one's rate divided by that of every other side. One iteration is one round.
+// "ratio", which reports the quotients of their sides' rates. One iteration is one round.
 func contest(b *testing.B, unit string, contenders ...contender) {
 	b.Helper()
 	for _, c := range contenders {
@@ -56,32 +60,42 @@ func contest(b *testing.B, unit string, contenders ...contender) {
 				rates[c.name] = append(rates[c.name], float64(n)/took.Seconds())
 			}
 		}
+		b.ReportMetric(0, "ns/op")
 		reportRatios(b, contenders, rates)
 	})
 }
 
-// reportRatios compares the first contender with the best one of every other side: the median over all rounds of
-// the quotient of two rates that were measured in the same round, so that what disturbs a round disturbs both.
+// reportRatios compares the best settings of two sides: the median over all rounds of the quotient of two
+// rates that were measured in the same round, so that what disturbs a round disturbs both.
 func reportRatios(b *testing.B, contenders []contender, rates map[string][]float64) {
 	b.Helper()
-	b.ReportMetric(0, "ns/op")
-	ours, best := contenders[0], map[string]string{}
-	for _, c := range contenders[1:] {
+	best := map[string]string{}
+	for _, c := range contenders {
 		old, ok := best[c.of()]
-		if c.of() != ours.of() && (!ok || median(rates[c.name]) > median(rates[old])) {
+		if !ok || median(rates[c.name]) > median(rates[old]) {
 			best[c.of()] = c.name
 		}
 	}
-	for _, side := range slices.Sorted(maps.Keys(best)) {
-		quotients := make([]float64, b.N)
-		for i := range quotients {
-			quotients[i] = rates[ours.name][i] / rates[best[side]][i]
-		}
-		b.ReportMetric(median(quotients), "ratio/"+side)
-		if best[side] != side {
-			b.Logf("%s is the best %s: %.0f/s", best[side], side, median(rates[best[side]]))
+	if contenders[0].against == nil {
+		contenders[0].against = slices.Sorted(maps.Keys(best))
+	}
+	for _, c := range contenders {
+		for _, side := range c.against {
+			if side == c.of() {
+				continue
+			}
+			quotients := make([]float64, b.N)
+			for i := range quotients {
+				quotients[i] = rates[best[c.of()]][i] / rates[best[side]][i]
+			}
+			b.ReportMetric(median(quotients), "ratio:"+c.of()+"/"+side)
 		}
 	}
+	var all strings.Builder
+	for _, c := range contenders {
+		fmt.Fprintf(&all, "\n%-24s %9.0f/s", c.name, median(rates[c.name]))
+	}
+	b.Log(all.String())
 }
 
 func median(xs []float64) float64 {

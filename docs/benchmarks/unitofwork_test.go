@@ -25,7 +25,7 @@ func BenchmarkUnitOfWork(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) {
 		w := newWork(b, openPostgres(b))
 		n := scaled(b, 4096)
-		all := []contender{w.surge(n)}
+		all := []contender{w.surge(n, 2), w.surge(n, 4)}
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, w.alone(n/4, connections))
 		}
@@ -37,7 +37,7 @@ func BenchmarkUnitOfWork(b *testing.B) {
 	b.Run("sqlite", func(b *testing.B) {
 		w := newWork(b, openSQLite(b))
 		n := scaled(b, 8192)
-		contest(b, "op/s", w.surge(n), w.alone(n/16, 1), w.byHand(n, 1))
+		contest(b, "op/s", w.surge(n, 1), w.alone(n/16, 1), w.byHand(n, 1))
 	})
 }
 
@@ -86,12 +86,12 @@ func (w *work) measured(b *testing.B, connections, n int, do func() time.Duratio
 	return n, took
 }
 
-func (w *work) surge(n int) contender {
-	return contender{name: "surge", round: func(b *testing.B) (int, time.Duration) {
-		unit, err := uow.New(w.db.DB, uow.Config{})
+func (w *work) surge(n, writers int) contender {
+	return contender{name: fmt.Sprint("surge-", writers), side: "surge", round: func(b *testing.B) (int, time.Duration) {
+		unit, err := uow.New(w.db.DB, uow.Config{Writers: writers})
 		must(b, err)
-		defer func() { st := unit.Stats(); b.Logf("%+v %.1f", st, float64(st.Parts)/float64(st.Commits)) }()
-		return w.measured(b, 8, n, func() time.Duration {
+		defer func() { b.ReportMetric(float64(unit.Stats().Parts)/float64(unit.Stats().Commits), "parts/commit") }()
+		return w.measured(b, writers+2, n, func() time.Duration {
 			return crowd(b, callers, n, func(i int) error {
 				return unit.Do(context.Background(), func(ctx context.Context) error {
 					if err := w.statements(uow.DB(ctx), i); err != nil {
