@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -9,7 +10,13 @@ import (
 )
 
 // maxDelete bounds the rows of one delete.
-const maxDelete = 2_000
+const maxDelete = 4_000
+
+// An ack is a message that was published and is to be deleted.
+type ack struct {
+	seq   int64
+	shard int
+}
 
 // deleteLoop deletes what was published, until ctx ends and nothing is left, or cannot be deleted any more.
 func (r *Relay) deleteLoop(ctx context.Context) {
@@ -25,7 +32,9 @@ func (r *Relay) deleteLoop(ctx context.Context) {
 			}
 			continue
 		}
+		r.begin(choreDelete)
 		held, err := r.deleteRows(context.WithoutCancel(ctx), batch)
+		r.end(choreDelete, err)
 		left := r.settleAcked(batch, held, err)
 		if err == nil {
 			tries = 0
@@ -43,7 +52,7 @@ func (r *Relay) deleteLoop(ctx context.Context) {
 	}
 }
 
-func (r *Relay) takeAcked() []record {
+func (r *Relay) takeAcked() []ack {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := min(len(r.acked), maxDelete)
@@ -54,7 +63,7 @@ func (r *Relay) takeAcked() []record {
 
 // settleAcked notes what became of published messages: deleted, not ours any longer, or to be tried again. It
 // reports whether some are left because memory and database disagree about a lease.
-func (r *Relay) settleAcked(batch []record, held map[int]int64, err error) (left bool) {
+func (r *Relay) settleAcked(batch []ack, held map[int]int64, err error) (left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -62,14 +71,14 @@ func (r *Relay) settleAcked(batch []record, held map[int]int64, err error) (left
 		return false
 	}
 	for i := range batch {
-		rec := &batch[i]
-		if _, ours := r.held[rec.shard]; ours && held[rec.shard] == 0 && !r.ending() {
-			r.acked = append(r.acked, *rec)
+		a := batch[i]
+		if _, ours := r.held[a.shard]; ours && held[a.shard] == 0 && !r.ending() {
+			r.acked = append(r.acked, a)
 			left = true
 			continue
 		}
-		r.flying[rec.shard]--
-		r.removed = append(r.removed, rec.seq)
+		r.flying[a.shard]--
+		r.removed = append(r.removed, a.seq)
 	}
 	r.handOver()
 	return left
@@ -87,31 +96,65 @@ func (r *Relay) ending() bool {
 
 // deleteRows deletes by exact key the rows of shards that are ours by the database's word, and returns those shards.
 // Rows of a shard that was lost stay: its new owner publishes them again, and deletes them.
-func (r *Relay) deleteRows(ctx context.Context, batch []record) (held map[int]int64, err error) {
-	remove := func(ctx context.Context, conn gorm.ConnPool) error {
-		if held, err = r.heldIn(ctx, conn, ""); err != nil {
-			return err
-		}
-		seqs := make([]int64, 0, len(batch))
-		for i := range batch {
-			if held[batch[i].shard] != 0 {
-				seqs = append(seqs, batch[i].seq)
-			}
-		}
-		if len(seqs) == 0 {
-			return nil
-		}
-		slices.Sort(seqs)
-		where, args := r.dialect.among("seq", seqs)
-		_, err = conn.ExecContext(ctx, r.dialect.sql("DELETE FROM outbox WHERE "+where), args...)
-		return err
-	}
+func (r *Relay) deleteRows(ctx context.Context, batch []ack) (held map[int]int64, err error) {
+	slices.SortFunc(batch, func(a, b ack) int { return cmp.Compare(a.seq, b.seq) })
 	if r.dialect.postgres() {
-		err = r.relaxed(ctx, remove)
-	} else {
-		err = r.unit.Do(ctx, func(ctx context.Context) error {
-			return remove(ctx, uow.DB(ctx).Statement.ConnPool)
+		err = r.relaxed(ctx, func(ctx context.Context, conn gorm.ConnPool) error {
+			if held, err = r.deleteFenced(ctx, conn, batch); held != nil || err != nil {
+				return err
+			}
+			held, err = r.deleteHeld(ctx, conn, batch)
+			return err
 		})
+		return held, err
+	}
+	err = r.unit.Do(ctx, func(ctx context.Context) error {
+		held, err = r.deleteHeld(ctx, uow.DB(ctx).Statement.ConnPool, batch)
+		return err
+	})
+	return held, err
+}
+
+// deleteFenced deletes by one statement if the database agrees about all leases of the batch, as it does unless one
+// was lost. It returns nil for held if it did not delete them all.
+func (r *Relay) deleteFenced(ctx context.Context, conn gorm.ConnPool, batch []ack) (held map[int]int64, err error) {
+	held = make(map[int]int64, Shards)
+	seqs := make([]int64, len(batch))
+	r.mu.Lock()
+	for i, a := range batch {
+		seqs[i] = a.seq
+		if held[a.shard] = r.held[a.shard]; held[a.shard] == 0 {
+			r.mu.Unlock()
+			return nil, nil
+		}
+	}
+	r.mu.Unlock()
+	shards, epochs := make([]int64, 0, len(held)), make([]int64, 0, len(held))
+	for shard, epoch := range held {
+		shards, epochs = append(shards, int64(shard)), append(epochs, epoch)
+	}
+	const agreed = ` AND (SELECT count(*) FROM outbox_lease l JOIN unnest(?::bigint[], ?::bigint[]) AS h(shard, epoch)
+		ON l.shard = h.shard AND l.epoch = h.epoch WHERE l.owner = ?) = ?`
+	n, err := r.remove(ctx, conn, "outbox", seqs, agreed, shards, epochs, r.owner, len(shards))
+	if err != nil || n < int64(len(seqs)) {
+		return nil, err
+	}
+	return held, nil
+}
+
+// deleteHeld deletes what the database says is ours.
+func (r *Relay) deleteHeld(ctx context.Context, conn gorm.ConnPool, batch []ack) (held map[int]int64, err error) {
+	if held, err = r.heldIn(ctx, conn, ""); err != nil {
+		return nil, err
+	}
+	seqs := make([]int64, 0, len(batch))
+	for _, a := range batch {
+		if held[a.shard] != 0 {
+			seqs = append(seqs, a.seq)
+		}
+	}
+	if len(seqs) > 0 {
+		_, err = r.remove(ctx, conn, "outbox", seqs, "")
 	}
 	return held, err
 }

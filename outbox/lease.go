@@ -31,7 +31,9 @@ type blockadeRow struct {
 func (r *Relay) leaseLoop(ctx context.Context) {
 	for first := true; ; {
 		began := time.Now()
+		r.begin(choreLease)
 		c, err := r.renew(ctx, first)
+		r.end(choreLease, err)
 		if ctx.Err() != nil {
 			return
 		}
@@ -181,6 +183,7 @@ func (r *Relay) apply(c census, began time.Time) (closing bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.valid = began.Add(r.cfg.Lease)
+	r.lacks(c.missing)
 	desired := map[int]bool{}
 	for _, shard := range share(c.members, r.owner) {
 		desired[int(shard)] = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,13 +15,17 @@ import (
 // sent records when notifications were sent, since the beginning of the test.
 type sent struct {
 	began time.Time
-	at    []time.Duration
 	takes time.Duration
 	err   error
+
+	mu sync.Mutex
+	at []time.Duration
 }
 
 func (s *sent) send(context.Context) error {
+	s.mu.Lock()
 	s.at = append(s.at, time.Since(s.began))
+	s.mu.Unlock()
 	time.Sleep(s.takes)
 	return s.err
 }
@@ -28,6 +33,8 @@ func (s *sent) send(context.Context) error {
 func (s *sent) expect(t *testing.T, at ...time.Duration) {
 	t.Helper()
 	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if fmt.Sprint(s.at) != fmt.Sprint(at) {
 		t.Errorf("sent at %v, expected %v", s.at, at)
 	}

@@ -44,8 +44,9 @@ func (r *Relay) readLoop(ctx context.Context) {
 	}
 	poll := minPoll
 	for tries := 0; ctx.Err() == nil; {
+		r.begin(choreRead)
 		found, more, err := rd.read(ctx)
-		r.noteRead(err)
+		r.end(choreRead, err)
 		if err != nil {
 			if ctx.Err() == nil {
 				r.cfg.Logger.Warn("outbox cannot read", "error", err)
@@ -72,15 +73,6 @@ func (r *Relay) readLoop(ctx context.Context) {
 		} else {
 			poll = min(2*poll, r.cfg.MaxPoll)
 		}
-	}
-}
-
-func (r *Relay) noteRead(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.readErr = err
-	if err == nil {
-		r.lastRead = time.Now()
 	}
 }
 

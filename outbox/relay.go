@@ -53,14 +53,13 @@ type state struct {
 	blocked map[lane]*blockade
 	moves   []move   // to the retry table
 	tried   []*trial // from the retry table
-	acked   []record // published, to be deleted
+	acked   []ack    // published, to be deleted
 	removed []int64  // no longer in our hands
 	rescan  bool     // read again from the beginning
 	paused  bool
 
 	published uint64
-	lastRead  time.Time
-	readErr   error
+	health    health
 }
 
 // NewRelay returns a Relay that publishes what o wrote. The publisher stays the caller's to close, after Run.
@@ -119,11 +118,14 @@ func (r *Relay) run(ctx context.Context) error {
 	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	r.reset(sending)
+	if err := r.tendArchive(ctx); err != nil { // before the first row goes there
+		r.cfg.Logger.Warn("outbox cannot tend its archive", "error", err)
+	}
 	r.outbox.attach(r)
 	defer r.outbox.detach(r)
 
 	var first, second sync.WaitGroup // the second outlives the calls of Publish under way
-	for _, loop := range []func(context.Context){r.readLoop, r.scheduleLoop, r.listenLoop} {
+	for _, loop := range []func(context.Context){r.readLoop, r.scheduleLoop, r.listenLoop, r.watchLoop, r.tendLoop} {
 		first.Go(func() { loop(ctx) })
 	}
 	lasting, finish := context.WithCancel(context.WithoutCancel(ctx))
@@ -157,7 +159,7 @@ func (r *Relay) reset(sending context.Context) {
 	r.state = &state{
 		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
 		held: map[int]int64{}, topics: map[string]*topic{}, blocked: map[lane]*blockade{},
-		paused: paused, lastRead: time.Now(),
+		paused: paused,
 	}
 }
 

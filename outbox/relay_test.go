@@ -48,7 +48,7 @@ func (s *scripted) ids() []string {
 
 func (s *scripted) Close() error { return nil }
 
-// fixture is a running relay on SQLite.
+// fixture is a running relay.
 type fixture struct {
 	db    *gorm.DB
 	box   *outbox.Outbox
@@ -59,7 +59,12 @@ type fixture struct {
 
 func run(t *testing.T, to message.Publisher, cfg outbox.RelayConfig) *fixture {
 	t.Helper()
-	db := openSQLite(t)
+	return serve(t, openSQLite(t), to, cfg)
+}
+
+// serve runs a relay on a database until the test ends.
+func serve(t *testing.T, db *gorm.DB, to message.Publisher, cfg outbox.RelayConfig) *fixture {
+	t.Helper()
 	box, unit := newOutbox(t, db)
 	cfg.UnitOfWork = unit
 	if cfg.Backoff == 0 {

@@ -110,7 +110,9 @@ func (r *Relay) enqueueMove(rec record) {
 func (r *Relay) retryLoop(ctx context.Context) {
 	for tries := 0; ; {
 		ended := ctx.Err() != nil
+		r.begin(choreRetry)
 		err := r.retryRound(context.WithoutCancel(ctx))
+		r.end(choreRetry, err)
 		if ended {
 			return
 		}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -15,14 +16,19 @@ const maxDue = 500
 // are locked; on databases with one writer it only writes when there is something to move.
 func (r *Relay) scheduleLoop(ctx context.Context) {
 	for tries := 0; ctx.Err() == nil; {
+		r.begin(choreSchedule)
 		wait, err := r.moveDue(ctx)
-		if err != nil {
+		r.end(choreSchedule, err)
+		switch {
+		case errors.Is(err, errLocked): // by another relay, as a rule
+			wait = minPoll
+		case err != nil:
 			if ctx.Err() == nil {
 				r.cfg.Logger.Warn("outbox cannot move scheduled messages", "error", err)
 			}
 			wait = r.backoff(tries)
 			tries++
-		} else {
+		default:
 			tries = 0
 		}
 		if wait > 0 {
@@ -49,8 +55,8 @@ func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
 		moved = 0
 		return r.moveDueIn(execer{ctx, uow.DB(ctx).Statement.ConnPool, r.dialect}, &moved)
 	})
-	if err == nil && moved == 0 { // another relay has them
-		return minPoll, nil
+	if err == nil && moved == 0 {
+		return 0, errLocked
 	}
 	r.reading.set()
 	return 0, err

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -91,37 +90,4 @@ func (r *Relay) Publishing() (calls int) {
 		}
 	}
 	return calls
-}
-
-// Healthy returns nil if the relay runs and messages leave. Otherwise its error wraps [ErrStuck] and says what is
-// wrong: the relay does not run, its leases ran out, the database cannot be read, or for a topic the publisher has
-// failed or has not returned for [RelayConfig.StuckAfter]. It does not touch the database.
-func (r *Relay) Healthy(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if !r.running.Load() {
-		return fmt.Errorf("%w: the relay does not run", ErrStuck)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var faults []error
-	now := time.Now()
-	old := func(t time.Time) bool { return !t.IsZero() && now.Sub(t) > r.cfg.StuckAfter }
-	if len(r.held) > 0 && now.After(r.valid) {
-		faults = append(faults, fmt.Errorf("%w: the leases ran out %v ago", ErrStuck, now.Sub(r.valid)))
-	}
-	if old(r.lastRead) && r.readErr != nil {
-		faults = append(faults, fmt.Errorf("%w: cannot read: %w", ErrStuck, r.readErr))
-	}
-	for _, t := range r.topics {
-		switch {
-		case t.failures > 0 && old(t.since):
-			faults = append(faults, fmt.Errorf("%w: topic %s fails since %v: %w", ErrStuck, t.name, now.Sub(t.since), t.err))
-		case old(t.sentAt):
-			faults = append(faults, fmt.Errorf("%w: topic %s: Publish has not returned for %v",
-				ErrStuck, t.name, now.Sub(t.sentAt)))
-		}
-	}
-	return errors.Join(faults...)
 }
