@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/glebarez/sqlite"
 	gomysql "github.com/go-sql-driver/mysql"
@@ -65,7 +66,8 @@ func newFixture(t *testing.T, db *gorm.DB) *fixture {
 	if err := gormstore.Migrate(t.Context(), db); err != nil {
 		t.Fatal(err)
 	}
-	work, err := uow.New(db, uow.Config{})
+	// Batches of 10,000 take their time on a busy machine with the race detector.
+	work, err := uow.New(db, uow.Config{PartTimeout: 10 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
