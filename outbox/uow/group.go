@@ -37,7 +37,6 @@ func (u *UnitOfWork) enqueue(c *call) {
 
 // write runs transactions until the queue is empty.
 func (u *UnitOfWork) write() {
-	runtime.Gosched() // lets callers that are about to queue get in first; costs nothing when there are none
 	for {
 		batch, more := u.take()
 		if !more {
@@ -51,6 +50,7 @@ func (u *UnitOfWork) write() {
 
 // take takes up to MaxShare waiting calls; more is false when the writer is not needed any longer.
 func (u *UnitOfWork) take() (batch []*call, more bool) {
+	u.gather()
 	u.linger()
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -71,6 +71,21 @@ func (u *UnitOfWork) take() (batch []*call, more bool) {
 	}
 	u.queue = slices.Delete(u.queue, 0, n)
 	return batch, true
+}
+
+// gather lets callers that are about to queue, those that were just answered above all, get in first. It goes on as
+// long as more of them come, and costs nothing when there are none.
+func (u *UnitOfWork) gather() {
+	for n := -1; ; {
+		u.mu.Lock()
+		queued := len(u.queue)
+		u.mu.Unlock()
+		if queued <= n || queued >= u.cfg.MaxShare {
+			return
+		}
+		n = queued
+		runtime.Gosched()
+	}
 }
 
 // linger waits until the queue holds a full transaction, at most for the configured time.
