@@ -62,6 +62,18 @@ type RelayConfig struct {
 	Grace time.Duration
 	// StuckAfter is how long messages may fail to leave before Healthy complains. 0 means 30 s.
 	StuckAfter time.Duration
+	// Archive is how long published messages are kept in the table outbox_archive, where [Outbox.Archived] reads them.
+	// They move in the transaction that deletes them. 0 means that they are not kept; math.MaxInt64 is for ever. The
+	// archive is partitioned by day on PostgreSQL, MySQL and MariaDB: the relay creates partitions ahead and drops them
+	// once their last message is as old as this, so it must be allowed to create tables (ALTER on MySQL). On SQLite
+	// rows are deleted. All relays of a database should have the same Archive.
+	Archive time.Duration
+	// KeepSettled is how long it stays on record who replayed or discarded a dead message, and why; its contents are
+	// gone by then. 0 means 90 days.
+	KeepSettled time.Duration
+	// KeepDead is how long a dead message stays that nobody replays or discards; then it is deleted for good. 0 means
+	// for ever: nothing is lost because nobody looked. Set it where the law bounds how long personal data may stay.
+	KeepDead time.Duration
 	// Listen, if not nil, calls wake whenever another process may have published, until ctx ends. It is called again
 	// with backoff when it returns. It only saves time: polling finds everything.
 	Listen func(ctx context.Context, wake func()) error
@@ -90,6 +102,9 @@ func (c RelayConfig) Validate() error {
 		{"MaxBackoff", c.MaxBackoff},
 		{"Grace", c.Grace},
 		{"StuckAfter", c.StuckAfter},
+		{"Archive", c.Archive},
+		{"KeepSettled", c.KeepSettled},
+		{"KeepDead", c.KeepDead},
 	} {
 		if f.value < 0 {
 			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %v, it may not be negative", f.name, f.value))
@@ -121,6 +136,7 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	c.MaxBackoff = max(or(c.MaxBackoff, 15*time.Second), c.Backoff)
 	c.Grace = or(c.Grace, 10*time.Second)
 	c.StuckAfter = or(c.StuckAfter, 30*time.Second)
+	c.KeepSettled = or(c.KeepSettled, 90*day)
 	if c.Poison == nil {
 		c.Poison = func(string) Poison { return BlockKey }
 	}

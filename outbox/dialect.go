@@ -48,6 +48,7 @@ func dialectOf(db *gorm.DB) (dialect, error) {
 
 func (d dialect) postgres() bool { return d.name == "postgres" }
 func (d dialect) sqlite() bool   { return d.name == "sqlite" }
+func (d dialect) mysql() bool    { return d.name == "mysql" }
 
 // sql replaces {now} by the clock and, on PostgreSQL, each ? by $1, $2, ….
 func (d dialect) sql(query string) string {

@@ -47,6 +47,16 @@ func (x execer) strings(query string, args ...any) (list []string, err error) {
 	return list, err
 }
 
+func (x execer) numbers(query string, args ...any) (list []int64, err error) {
+	err = x.query(query, args, func(rows *sql.Rows) error {
+		var n int64
+		err := rows.Scan(&n)
+		list = append(list, n)
+		return err
+	})
+	return list, err
+}
+
 func (x execer) leases(query string, args ...any) (map[int]int64, error) {
 	held := map[int]int64{}
 	err := x.query(query, args, func(rows *sql.Rows) error {

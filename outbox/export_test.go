@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox/uow"
@@ -34,3 +35,25 @@ func StoreMove(ctx context.Context, o *Outbox, seq int64, shard int, read, now i
 }
 
 type nobody struct{ message.Publisher }
+
+// TendArchive does what a relay does about the archive, when the database's clock is some days on.
+func TendArchive(ctx context.Context, o *Outbox, keep time.Duration, daysOn int) error {
+	later, err := Skewed(o, time.Duration(daysOn)*day)
+	if err != nil {
+		return err
+	}
+	r, err := NewRelay(later, nobody{}, RelayConfig{Archive: keep})
+	if err != nil {
+		return err
+	}
+	return r.tendArchive(ctx)
+}
+
+// Skewed returns the same outbox as if its database's clock were ahead of what it is.
+func Skewed(o *Outbox, by time.Duration) (*Outbox, error) {
+	skewed, err := New(o.db, o.cfg)
+	if err == nil {
+		skewed.dialect.clock = "(" + o.dialect.clock + " + " + itoa(by.Microseconds()) + ")"
+	}
+	return skewed, err
+}

@@ -138,30 +138,19 @@ func (r *Relay) settleTrials(ctx context.Context) error {
 
 // settle writes down one trial and returns how many rows its lane has left.
 func (r *Relay) settle(ctx context.Context, conn gorm.ConnPool, tr *trial) (left int64, err error) {
-	gone := make([]int64, 0, tr.done+1)
+	published := make([]int64, 0, tr.done)
 	for i := range tr.rows[:tr.done] {
-		gone = append(gone, tr.rows[i].seq)
+		published = append(published, tr.rows[i].seq)
 	}
-	if tr.err != nil && tr.done < len(tr.rows) {
-		rec := &tr.rows[tr.done]
-		attempts := rec.attempts + tr.cost
-		if attempts >= r.cfg.Attempts {
-			if err := r.bury(ctx, conn, rec, attempts, tr.err); err != nil {
-				return 0, err
-			}
-			gone = append(gone, rec.seq)
-		} else {
-			_, err := conn.ExecContext(ctx,
-				r.dialect.sql("UPDATE outbox_retry SET attempts = ?, due_at = {now} + ?, error = ? WHERE seq = ?"),
-				attempts, r.backoff(attempts).Microseconds(), errorText(tr.err), rec.seq)
-			if err != nil {
-				return 0, err
-			}
+	if len(published) > 0 {
+		if _, err := r.remove(ctx, conn, "outbox_retry", published, ""); err != nil {
+			return 0, err
 		}
 	}
-	where, args := r.dialect.among("seq", gone)
-	if _, err := conn.ExecContext(ctx, r.dialect.sql("DELETE FROM outbox_retry WHERE "+where), args...); err != nil {
-		return 0, err
+	if tr.err != nil && tr.done < len(tr.rows) {
+		if err := r.settleFailed(ctx, conn, &tr.rows[tr.done], tr); err != nil {
+			return 0, err
+		}
 	}
 	l := tr.rows[0].lane()
 	lane, key := "aggregateid = ?", l.key
@@ -171,6 +160,22 @@ func (r *Relay) settle(ctx context.Context, conn gorm.ConnPool, tr *trial) (left
 	err = conn.QueryRowContext(ctx,
 		r.dialect.sql("SELECT count(*) FROM outbox_retry WHERE topic = ? AND "+lane), l.topic, key).Scan(&left)
 	return left, err
+}
+
+// settleFailed charges the attempt of a message that was not published: it waits, or dies.
+func (r *Relay) settleFailed(ctx context.Context, conn gorm.ConnPool, rec *record, tr *trial) error {
+	attempts := rec.attempts + tr.cost
+	if attempts < r.cfg.Attempts {
+		_, err := conn.ExecContext(ctx,
+			r.dialect.sql("UPDATE outbox_retry SET attempts = ?, due_at = {now} + ?, error = ? WHERE seq = ?"),
+			attempts, r.backoff(attempts).Microseconds(), errorText(tr.err), rec.seq)
+		return err
+	}
+	if err := r.bury(ctx, conn, rec, attempts, tr.err); err != nil {
+		return err
+	}
+	_, err := conn.ExecContext(ctx, r.dialect.sql("DELETE FROM outbox_retry WHERE seq = ?"), rec.seq)
+	return err
 }
 
 // bury copies a message of the retry table to the dead ones.
