@@ -13,10 +13,11 @@ type batch struct {
 	p       *Processor
 	items   []*item
 	blocked map[string]bool // queues whose later messages are left out
+	cut     bool            // a handler hung: what has not started waits for the next transaction
 }
 
 func (b *batch) run(ctx context.Context, locks []string) error {
-	b.blocked = map[string]bool{}
+	b.blocked, b.cut = map[string]bool{}, false
 	for _, it := range b.items {
 		it.reset()
 	}
@@ -37,28 +38,31 @@ func (b *batch) run(ctx context.Context, locks []string) error {
 	return b.settle(ctx)
 }
 
-// locks is the union of what the messages declare, sorted.
+// locks is the union of what the messages declare, sorted. A message whose declaration fails has failed.
 func (b *batch) locks() []string {
-	var names []string
+	var asked []*item
 	for _, it := range b.items {
-		if it.verdict != nil || it.d.Message == nil {
-			continue
-		}
-		for _, h := range it.route.handlers {
-			if h.locks != nil {
-				names = append(names, b.locksOf(h, it)...)
-			}
+		if it.verdict == nil && it.stuck == 0 && it.d.Message != nil && it.route.locks {
+			asked = append(asked, it)
 		}
 	}
-	b.l.active = nil
-	return lockNames(names)
-}
-
-// locksOf asks a handler, whose panic or Goexit is the message's failure.
-func (b *batch) locksOf(h *handler, it *item) []string {
-	b.l.active = []*item{it}
-	defer contain(&it.verdict)
-	return h.locks(it.d.Message)
+	if len(asked) == 0 {
+		return nil
+	}
+	ds := deliveries(asked)
+	ask := func(i int) (names []string, _ error) {
+		for _, h := range asked[i].route.handlers {
+			if h.locks != nil {
+				names = append(names, h.locks(ds[i].Message)...)
+			}
+		}
+		return names, nil
+	}
+	declared, errs := each(b.l, len(asked), ask, func(i int) { b.l.leave(asked[i]) })
+	for i, it := range asked {
+		it.verdict = errs[i]
+	}
+	return lockNames(slices.Concat(declared...))
 }
 
 // claim asks the inbox, in one statement, which of the fresh messages are new.

@@ -30,6 +30,9 @@ var (
 	ErrLeaseLost = errors.New("cqrs: lease lost")
 	// ErrPanic wraps the value of a handler's panic, and stands for its runtime.Goexit.
 	ErrPanic = errors.New("cqrs: handler panicked")
+	// ErrHung is the failure of a message whose handler did not return a moment after its deadline (see
+	// [ProcessorConfig].HandlerTimeout), and what Run returns if a handler has still not returned when it ends.
+	ErrHung = errors.New("cqrs: handler does not return")
 )
 
 // A Rejection is a business refusal: "no" is the answer, not a failure. Its handler's writes are undone;

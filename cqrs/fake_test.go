@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 // db is a database, an outbox with its relay, and a bus in memory: a unit of work with nested undo, an inbox, parked
 // messages and dead letters, a publisher that joins the transaction, and subscribers that deliver without limit.
 type db struct {
-	mu      gate // held by the outermost Do
+	mu      gate       // held by the outermost Do
+	rows    sync.Mutex // as a driver's: also a handler that was left behind writes
 	state   tables
 	commits int
 	claims  [][]string
@@ -77,6 +79,23 @@ func newDB() *db {
 
 type txKey struct{}
 
+// frame is a part of the transaction; once it is over nothing can be written through its context.
+type frame struct{ over atomic.Bool }
+
+var errEnded = errors.New("the transaction has ended")
+
+// write is a handler's own write, which fails in a transaction that has ended.
+func (b *db) write(ctx context.Context, row string, n int) error {
+	f, ok := ctx.Value(txKey{}).(*frame)
+	if !ok || f.over.Load() {
+		return errEnded
+	}
+	b.rows.Lock()
+	defer b.rows.Unlock()
+	b.state.rows[row] += n
+	return nil
+}
+
 func inTx(ctx context.Context) bool { return ctx.Value(txKey{}) != nil }
 
 var errUndo = errors.New("run again")
@@ -91,7 +110,7 @@ func (b *db) Do(ctx context.Context, fn func(context.Context) error) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ctx = context.WithValue(context.WithoutCancel(ctx), txKey{}, true)
+	ctx = context.WithValue(context.WithoutCancel(ctx), txKey{}, &frame{})
 	for range b.reruns {
 		_ = b.part(ctx, func(ctx context.Context) error { _ = fn(ctx); return errUndo })
 	}
@@ -110,8 +129,15 @@ func (b *db) Do(ctx context.Context, fn func(context.Context) error) error {
 }
 
 func (b *db) part(ctx context.Context, fn func(context.Context) error) error {
+	b.rows.Lock()
 	before, ok := b.state.clone(), false
+	b.rows.Unlock()
+	f := &frame{}
+	ctx = context.WithValue(ctx, txKey{}, f)
 	defer func() {
+		f.over.Store(true)
+		b.rows.Lock()
+		defer b.rows.Unlock()
 		if !ok {
 			b.state = before
 		}
@@ -137,7 +163,9 @@ func (b *db) relay() {
 // Publish joins the transaction in the messages' context; without one it delivers at once.
 func (b *db) Publish(topic string, msgs ...*message.Message) error {
 	for _, m := range msgs {
-		if !inTx(m.Context()) {
+		if f, ok := m.Context().Value(txKey{}).(*frame); ok && f.over.Load() {
+			return errEnded
+		} else if !ok {
 			b.mu.Lock()
 			b.state.outbox = append(b.state.outbox, sent{topic, m})
 			b.relay()

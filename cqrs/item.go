@@ -25,6 +25,7 @@ const (
 	behind    // an earlier one of its queue is not done
 	retried   // failed; again after a delay
 	dead      // failed for good
+	unstarted // its turn did not come in this transaction
 )
 
 // An item is a message in a lane: fresh from a subscriber, or parked before.
@@ -41,7 +42,8 @@ type item struct {
 	verdict error // why its handlers are not even called
 	skip    bool  // nobody's business
 	later   time.Duration
-	single  bool // runs alone: its batch handler may have ended the goroutine
+	stuck   time.Duration // for so long a handler of its key has not returned
+	single  bool          // runs alone: its batch handler did not return
 	settled bool
 	held    bool // by its lane, until its next try
 	tries   int  // runs that failed, of a message that is retried from memory
@@ -53,6 +55,7 @@ type item struct {
 	counts  bool // the failure consumes an attempt
 	blocks  bool // a dead letter that its queue waits for
 	refused bool
+	quiet   bool // postponed by us: no failure to note
 }
 
 func (r *runner) item(topic string, m *message.Message) *item {
@@ -101,7 +104,7 @@ func storable(name string) string {
 
 func (it *item) reset() {
 	it.fate, it.err, it.delay = undecided, nil, 0
-	it.counts, it.blocks, it.refused = false, false, false
+	it.counts, it.blocks, it.refused, it.quiet = false, false, false, false
 	it.d.Err = nil
 }
 
@@ -134,25 +137,30 @@ func (it *item) settle(acknowledge bool) {
 // release gives the message back, to be delivered or leased again.
 func (it *item) release() { it.settle(false) }
 
-// prepare decodes the message, once, or finds why it cannot run.
-func (it *item) prepare(p *Processor) {
-	if it.ready {
-		return
-	}
+// look finds, once, whether the message may run, and reports whether it must be decoded.
+func (it *item) look(p *Processor) bool {
 	it.ready = true
-	defer contain(&it.verdict) // decoding and validating is the application's code too
 	env, rt := &it.d.Envelope, it.route
+	if at := moment(it.d.Metadata[HeaderDeliverAt]); it.parked == nil && time.Until(at) > 0 {
+		it.later = time.Until(at)
+	}
 	switch {
 	case len(rt.handlers) == 0:
 		it.orphan()
 	case it.parked == nil && p.cfg.MaxAge > 0 && !env.OccurredAt.IsZero() && time.Since(env.OccurredAt) > p.cfg.MaxAge:
 		it.verdict = fmt.Errorf("%w: it occurred at %s", errTooOld, env.OccurredAt.Format(time.RFC3339))
-	case rt.decode:
-		it.d.Message, it.verdict = p.sender.catalog.Decode(it.d)
+	default:
+		return rt.decode
 	}
-	if at := moment(it.d.Metadata[HeaderDeliverAt]); it.parked == nil && time.Until(at) > 0 {
-		it.later = time.Until(at)
+	return false
+}
+
+func deliveries(items []*item) []*Delivery {
+	ds := make([]*Delivery, len(items))
+	for i, it := range items {
+		ds[i] = it.d
 	}
+	return ds
 }
 
 // orphan decides about a message that has no handler in this group.

@@ -3,24 +3,24 @@ package cqrs
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 )
 
 // A lane runs the messages of some keys, batch by batch, each batch in one transaction.
 type lane struct {
-	r       *runner
-	in      chan *item
-	wg      *sync.WaitGroup
-	held    held
-	current []*item // the batch being processed
-	active  []*item // those of them whose handler is running
-	over    bool
+	r      *runner
+	in     chan *item
+	held   held
+	hand   *hand       // calls the application's code; nil until it is needed
+	gaveUp *hand       // the last one that was left behind
+	clock  *time.Timer // of call
 }
 
 func newLane(r *runner) *lane {
-	return &lane{r: r, in: make(chan *item, r.p.cfg.MaxBatch), held: held{queues: map[string]*heldQueue{}}}
+	l := &lane{r: r, in: make(chan *item, r.p.cfg.MaxBatch), held: held{queues: map[string]*heldQueue{}}}
+	l.clock = time.NewTimer(time.Hour)
+	l.clock.Stop()
+	return l
 }
 
 // put hands over an item, or reports that ctx ended first.
@@ -38,33 +38,13 @@ func (l *lane) put(ctx context.Context, it *item) bool {
 	}
 }
 
-// run works until in is closed and empty. A handler that ends the goroutine (runtime.Goexit, as t.FailNow does)
-// ends this one; another goroutine then goes on with the batch, where that message counts as failed.
+// run works until in is closed and empty.
 func (l *lane) run() {
-	defer func() {
-		if !l.over {
-			l.blame()
-			l.wg.Go(l.run)
-		}
-	}()
-	if len(l.current) > 0 {
-		l.process(l.current)
-	}
+	defer l.dropHand()
 	for batch := l.collect(); len(batch) > 0; batch = l.collect() {
 		l.process(batch)
 	}
 	l.held.nackAll()
-	l.over = true
-}
-
-func (l *lane) blame() {
-	for _, it := range l.active {
-		if len(l.active) == 1 {
-			it.verdict = fmt.Errorf("%w: it ended its goroutine", ErrPanic)
-		}
-		it.single = true
-	}
-	l.active = nil
 }
 
 // collect waits for a message and takes what else is there. nil means that there will be no more.
@@ -145,11 +125,10 @@ func (l *lane) linger(batch []*item, d time.Duration) []*item {
 
 // process runs a batch until each of its messages has a fate, or the intake has stopped and the database is away.
 func (l *lane) process(batch []*item) {
-	l.current = batch
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	for wait := 10 * time.Millisecond; ; {
 		rest := l.live(batch)
 		if len(rest) == 0 {
-			break
+			return
 		}
 		err := l.transact(rest)
 		if err != nil && len(rest) > 1 {
@@ -158,31 +137,64 @@ func (l *lane) process(batch []*item) {
 			err = l.alone(rest[0], err)
 		}
 		if err == nil {
-			continue
+			continue // there is a rest if a handler hung
 		}
 		l.r.p.log.Error("batch cannot commit, trying again", "messages", len(rest), "wait", wait, "error", err)
 		if !sleep(l.r.intake, wait) {
 			l.giveBack(rest)
-			break
+			return
 		}
+		wait = min(2*wait, 5*time.Second)
 	}
-	l.current = nil
 }
 
-// live drops what is settled, and gives back what its session has taken from us.
+// live drops what is settled, gives back what its session has taken from us, and looks at what is new.
 func (l *lane) live(batch []*item) []*item {
-	rest := make([]*item, 0, len(batch))
+	rest, unseen := make([]*item, 0, len(batch)), make([]*item, 0, len(batch))
 	for _, it := range batch {
 		switch {
 		case it.settled, it.held:
 		case it.msg != nil && it.msg.Context().Err() != nil:
 			it.release()
 		default:
-			it.prepare(l.r.p)
 			rest = append(rest, it)
+			it.stuck = l.r.p.hung.blocks(heldKey(it))
+			if it.stuck == 0 && !it.ready && it.look(l.r.p) {
+				unseen = append(unseen, it)
+			}
 		}
 	}
+	l.decode(unseen)
 	return rest
+}
+
+// decode has the catalog decode and validate messages, which is the application's code.
+func (l *lane) decode(items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	ds := deliveries(items)
+	decode := func(i int) (any, error) { return l.r.p.sender.catalog.Decode(ds[i]) }
+	messages, errs := each(l, len(items), decode, func(i int) { l.leave(items[i]) })
+	for i, it := range items {
+		it.d.Message, it.verdict = messages[i], errs[i]
+	}
+}
+
+// leave keeps account of the hand that was just given up with these messages. It has their deliveries for as long as it
+// likes; the items go on with copies.
+func (l *lane) leave(items ...*item) {
+	e := hungHandler{hand: l.gaveUp, since: time.Now(), what: items[0].d.Envelope.Type}
+	if len(items) == 1 {
+		e.what += " " + items[0].d.Envelope.ID
+		e.keys = []string{heldKey(items[0])}
+	}
+	for _, it := range items {
+		d := *it.d
+		it.d = &d
+	}
+	l.r.p.hung.add(e)
+	l.r.p.log.Error("handler does not return", "what", e.what, "messages", len(items))
 }
 
 func (l *lane) giveBack(rest []*item) {
@@ -196,6 +208,9 @@ func (l *lane) giveBack(rest []*item) {
 // oneByOne finds the message because of which a batch cannot commit.
 func (l *lane) oneByOne(batch []*item) error {
 	for _, it := range batch {
+		if it.settled {
+			continue
+		}
 		err := l.transact([]*item{it})
 		if err != nil {
 			err = l.alone(it, err)

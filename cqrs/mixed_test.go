@@ -158,7 +158,7 @@ func TestRule04_ALeaseFollowsHowLongHandlersTake(t *testing.T) {
 		b := newDB()
 		cfg := b.config()
 		ttls := &leases{parking: parking{b}}
-		cfg.Parking = ttls
+		cfg.Parking, cfg.HandlerTimeout = ttls, 30*time.Second
 		s := newService(t, b, catalog(), cfg)
 		cqrs.On(s.p, func(ctx context.Context, n note) error {
 			if n.Text == "slow" {

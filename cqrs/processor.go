@@ -34,9 +34,16 @@ type ProcessorConfig struct {
 	Linger    time.Duration // how long a batch of two or more waits for others; 0 means not at all
 	Retry     Retry         // of messages; not of Execute
 
-	// HandlerTimeout bounds the context of a handler: of one message, or of one call of a batch handler.
-	// 0 means 30 s, negative none.
+	// HandlerTimeout bounds the context of a handler: of one message, or of one call of a batch handler; [Timeout]
+	// is for one handler. One that has not returned a quarter later (at most 5 s) is left behind: its transaction is
+	// closed to it, its message has failed with [ErrHung], and its key waits until it returns, in this process; the
+	// lane goes on. It should be shorter than half of what the unit of work allows (PartTimeout of package uow), or that
+	// ends the whole batch first. In [Execute] it bounds the context alone. 0 means 10 s, negative none.
 	HandlerTimeout time.Duration
+	// Grace bounds how long Run goes on after its context has ended: for half of it handlers of messages that were
+	// taken in are begun, for all of it they are waited for; the rest is given back to the bus. 0 means 10 s,
+	// negative as long as it takes.
+	Grace time.Duration
 	// MaxAge turns older messages into dead letters instead of running them. It must be shorter than what the
 	// inbox remembers, or a message that comes again after that runs twice. 0 means no limit.
 	MaxAge time.Duration
@@ -72,7 +79,8 @@ func (c ProcessorConfig) withDefaults() ProcessorConfig {
 	c.Lanes = orInt(c.Lanes, 8)
 	c.MaxBatch = orInt(c.MaxBatch, 64)
 	c.Retry = c.Retry.withDefaults()
-	c.HandlerTimeout = orDuration(c.HandlerTimeout, 30*time.Second)
+	c.HandlerTimeout = orDuration(c.HandlerTimeout, 10*time.Second)
+	c.Grace = orDuration(c.Grace, 10*time.Second)
 	c.Poll = orDuration(c.Poll, time.Second)
 	if c.ReplyTopics == nil {
 		c.ReplyTopics = isReplyTopic
@@ -165,6 +173,7 @@ type Processor struct {
 	locks    keyLocks
 	calls    calls
 	gates    gates
+	hung     hung
 	stats    counters
 }
 

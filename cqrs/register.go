@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"time"
 )
 
 // handler is what was registered, without its type parameters.
@@ -16,10 +17,11 @@ type handler struct {
 	check    func(any) error                                                // the catalog's validation, for Execute
 	locks    func(any) []string
 	skipDead bool
+	timeout  time.Duration // 0: the processor's
 	onReply  []func(context.Context, Envelope, Answer) error
 }
 
-// A HandlerOption is given when a handler is registered: [Locks], [SkipDead], [OnReply].
+// A HandlerOption is given when a handler is registered: [Locks], [SkipDead], [Timeout], [OnReply].
 type HandlerOption struct{ apply func(*handler) }
 
 // Locks names what a message will change beside its own key, rows that messages of other keys change too.
@@ -39,6 +41,10 @@ func Locks[M any](f func(M) []string) HandlerOption {
 // SkipDead lets later messages of a key go on after a dead letter; without it they queue behind it until it is
 // replayed or discarded. While a message is being retried they wait in either case.
 func SkipDead() HandlerOption { return HandlerOption{func(h *handler) { h.skipDead = true }} }
+
+// Timeout is [ProcessorConfig].HandlerTimeout for one handler. 0 means the processor's, negative none. A message with
+// several handlers has the longest of theirs.
+func Timeout(d time.Duration) HandlerOption { return HandlerOption{func(h *handler) { h.timeout = d }} }
 
 // OnReply has f called whenever a command of this handler is answered, at once or by [Reply], in the transaction in
 // which the reply is sent, whether or not anybody waits for it. An error of f undoes the handling.

@@ -154,12 +154,10 @@ func (p *Processor) replies(env Envelope) bool {
 }
 
 // reply answers a command in the part that handled it.
-func (b *batch) reply(ctx context.Context, it *item, result any, answer error) error {
-	h := it.route.command
+func (b *batch) reply(ctx context.Context, h *handler, env Envelope, result any, answer error) error {
 	if h == nil || errors.Is(answer, ErrDeferred) {
 		return nil
 	}
-	env := it.d.Envelope
 	if len(h.onReply) == 0 && env.ReplyTo == "" {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package cqrs
 
 import (
+	"cmp"
 	"sync/atomic"
 	"time"
 )
@@ -17,7 +18,9 @@ type route struct {
 	decode   bool // a handler wants the message decoded
 	batch    bool // a handler wants many at once
 	skipDead bool
-	command  *handler // the one that answers, nil for events and raw consumers
+	locks    bool          // a handler declares locks
+	limit    time.Duration // the longest deadline of its handlers; 0: none
+	command  *handler      // the one that answers, nil for events and raw consumers
 	paused   atomic.Int64
 }
 
@@ -49,9 +52,16 @@ func (r *runner) makeRoute(k routeKey) *route {
 		}
 	}
 	rt.handlers = append(rt.handlers, r.byTopic[k.topic]...)
-	for _, h := range rt.handlers {
+	for i, h := range rt.handlers {
 		rt.batch = rt.batch || h.many != nil
 		rt.skipDead = rt.skipDead || h.skipDead
+		rt.locks = rt.locks || h.locks != nil
+		limit := max(cmp.Or(h.timeout, r.p.cfg.HandlerTimeout), 0)
+		if limit == 0 || i > 0 && rt.limit == 0 {
+			rt.limit = 0
+		} else {
+			rt.limit = max(rt.limit, limit)
+		}
 	}
 	return rt
 }

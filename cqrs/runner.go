@@ -26,15 +26,19 @@ type runner struct {
 	byName  map[string][]*handler // consumers of types
 	routes  sync.Map              // routeKey → *route
 
-	ctx     context.Context // of what the runner does for itself; ends when the drain is over
-	intake  context.Context // ends when the intake is to stop
-	failed  chan error
-	pollNow chan struct{}
-	slowest atomic.Int64 // nanoseconds of the longest transaction so far
-	due     atomic.Int64 // unix nanoseconds by this process's clock of the earliest known due time; 0: none
+	ctx      context.Context // of what the runner does for itself; ends when the drain is over
+	intake   context.Context // ends when the intake is to stop
+	over     chan struct{}   // closed half of Grace after that: nothing is begun any more
+	overtime chan struct{}   // closed Grace after that: what does not return is left behind
+	failed   chan error
+	pollNow  chan struct{}
+	slowest  atomic.Int64 // nanoseconds of the longest transaction so far
+	due      atomic.Int64 // unix nanoseconds by this process's clock of the earliest known due time; 0: none
 }
 
 // Run consumes until ctx ends, then drains: stop intake, finish batches, commit, ack.
+// What is not finished [ProcessorConfig].Grace after that is given back, and a handler that has not returned by then is
+// reported as [ErrHung], though its goroutine goes on.
 // It reports the faults that registration recorded before it consumes anything. It returns nil after an orderly stop,
 // and an error when a subscription ends by itself. It can be called again after it has returned.
 func (p *Processor) Run(ctx context.Context) error {
@@ -62,7 +66,7 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 	r := &runner{
 		p: p, seed: maphash.MakeSeed(),
 		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
-		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
+		failed: make(chan error, 1), pollNow: make(chan struct{}, 1), over: make(chan struct{}), overtime: make(chan struct{}),
 	}
 	if p.current.Load() != nil {
 		return nil, errors.New("cqrs: the processor runs already")
@@ -120,7 +124,6 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	var lanes, sources sync.WaitGroup
 	for _, l := range r.lanes {
-		l.wg = &lanes
 		lanes.Go(l.run)
 	}
 	for i, ch := range channels {
@@ -137,12 +140,26 @@ func (r *runner) run(ctx context.Context) error {
 	case err = <-r.failed:
 	}
 	stopIntake()
+	if grace := r.p.cfg.Grace; grace > 0 {
+		defer time.AfterFunc(grace/2, func() { close(r.over) }).Stop()
+		defer time.AfterFunc(grace, func() { close(r.overtime) }).Stop()
+	}
 	sources.Wait()
 	for _, l := range r.lanes {
 		close(l.in)
 	}
 	lanes.Wait()
-	return errors.Join(err, calls(), r.sub.Close())
+	return errors.Join(err, r.p.hung.wait(r.overtime), calls(), r.sub.Close())
+}
+
+// isOver reports whether nothing may be begun any more.
+func (r *runner) isOver() bool {
+	select {
+	case <-r.over:
+		return true
+	default:
+		return false
+	}
 }
 
 func (r *runner) subscribe() ([]<-chan *message.Message, error) {

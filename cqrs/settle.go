@@ -26,14 +26,19 @@ func (b *batch) judge(ctx context.Context, it *item, err error) {
 // "no" is what became of it, and trying again would not change it.
 func (b *batch) refuse(ctx context.Context, it *item, no *Rejection) {
 	it.err, it.refused = no, true
-	err := b.p.do(ctx, func(ctx context.Context) (err error) {
-		ctx, cancel := b.scope(ctx, it)
+	err := b.p.do(ctx, func(ctx context.Context) error {
+		d, rt := it.d, it.route
+		if rt.command == nil {
+			return nil
+		}
+		ctx, cancel := b.scope(ctx, d, rt.limit)
 		defer cancel()
-		defer contain(&err)
-		return b.reply(ctx, it, nil, no)
+		return b.guard(rt, []*item{it}, func(*hand) error { return b.reply(ctx, rt.command, d.Envelope, nil, no) })
 	})
 	waits := it.route.command != nil && b.p.replies(it.d.Envelope)
 	switch {
+	case errors.Is(err, errOvertime):
+		b.leaveOut(it)
 	case err != nil:
 		b.fail(it, err)
 	case waits || b.p.cfg.DeadLetters == nil:
@@ -125,15 +130,23 @@ func (b *batch) decide(d *decisions, it *item) {
 		b.postpone(d, it)
 	case dead:
 		b.bury(d, it)
+	case unstarted:
+		if it.parked == nil {
+			b.unclaim(d, it)
+		}
+	}
+}
+
+func (b *batch) unclaim(d *decisions, it *item) {
+	if b.p.cfg.Inbox != nil && it.d.Envelope.ID != "" {
+		d.unclaim = append(d.unclaim, it.d.Envelope.ID)
 	}
 }
 
 // postpone parks a message, behind others or until its next try.
 func (b *batch) postpone(d *decisions, it *item) {
 	if it.parked == nil && b.p.cfg.Parking == nil { // held in memory
-		if b.p.cfg.Inbox != nil && it.d.Envelope.ID != "" {
-			d.unclaim = append(d.unclaim, it.d.Envelope.ID)
-		}
+		b.unclaim(d, it)
 		return
 	}
 	next := &Parked{Record: it.record(b.p.group)}
@@ -142,7 +155,9 @@ func (b *batch) postpone(d *decisions, it *item) {
 	}
 	if it.fate == retried {
 		next.Delay = it.delay
-		next.noteFailure(it)
+		if !it.quiet {
+			next.noteFailure(it)
+		}
 	} else if it.parked == nil {
 		next.Delay = it.later // its own time, wherever in the queue it is
 	}
@@ -231,6 +246,12 @@ func (b *batch) finish() {
 	var keep []*item
 	soonest, wake := time.Duration(0), false
 	for _, it := range b.items {
+		if it.fate == unstarted {
+			if b.r.isOver() {
+				it.release()
+			}
+			continue
+		}
 		b.p.stats.count(it)
 		b.report(it)
 		postponed := it.fate == behind || it.fate == retried
@@ -263,7 +284,7 @@ func (b *batch) finish() {
 }
 
 func (b *batch) report(it *item) {
-	if it.err == nil || it.fate == behind {
+	if it.err == nil || it.fate == behind || it.quiet {
 		return
 	}
 	log := b.p.log.With("id", it.d.Envelope.ID, "type", it.d.Envelope.Type, "topic", it.d.Topic)

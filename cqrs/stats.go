@@ -6,7 +6,7 @@ import (
 )
 
 // Stats counts messages since the processor was made. Every message that was taken in is counted once when it is
-// handled, skipped, a duplicate or dead, and once more for each time that it was parked or failed.
+// handled, skipped, a duplicate or dead, and once more for each time that it was parked or failed. Hung is a gauge.
 type Stats struct {
 	Handled    int64 // by their handlers, committed
 	Rejected   int64 // of Handled and Dead: refused by a [Rejection]
@@ -15,6 +15,7 @@ type Stats struct {
 	Dead       int64 // dead letters
 	Skipped    int64 // known, or an event, with no handler in this group
 	Duplicates int64 // known to the inbox
+	Hung       int64 // handlers that were left behind and have not returned, now
 }
 
 type counters struct{ handled, rejected, failed, postponed, dead, skipped, duplicates atomic.Int64 }
@@ -46,7 +47,7 @@ func (p *Processor) Stats() Stats {
 	return Stats{
 		Handled: c.handled.Load(), Rejected: c.rejected.Load(), Failed: c.failed.Load(),
 		Postponed: c.postponed.Load(), Dead: c.dead.Load(), Skipped: c.skipped.Load(),
-		Duplicates: c.duplicates.Load(),
+		Duplicates: c.duplicates.Load(), Hung: p.hung.count(),
 	}
 }
 

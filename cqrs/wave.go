@@ -3,8 +3,7 @@ package cqrs
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
+	"time"
 )
 
 // wave runs the handlers of a wave's messages and gives each message its fate.
@@ -34,12 +33,16 @@ func (b *batch) admit(it *item) bool {
 	case it.skip:
 		it.fate = skipped
 	case it.later > 0:
-		b.fail(it, Later(it.later, errors.New("cqrs: not due yet")))
+		b.wait(it, it.later, errNotDue)
 	case it.verdict != nil:
 		return true
+	case it.stuck > 0:
+		b.wait(it, min(it.stuck, b.p.cfg.Retry.Max), errStillHung)
+	case b.cut || b.r.isOver():
+		b.leaveOut(it)
 	default:
 		if d := it.route.pausedFor(); d > 0 {
-			b.fail(it, Later(d, errPaused))
+			b.wait(it, d, errPaused)
 			return false
 		}
 		return true
@@ -47,7 +50,20 @@ func (b *batch) admit(it *item) bool {
 	return false
 }
 
-var errPaused = errors.New("cqrs: the type is paused")
+var (
+	errNotDue    = errors.New("cqrs: not due yet")
+	errPaused    = errors.New("cqrs: the type is paused")
+	errStillHung = errors.New("cqrs: an earlier run of its key has not returned")
+)
+
+// wait postpones a message that has not been tried.
+func (b *batch) wait(it *item, d time.Duration, why error) {
+	b.fail(it, Later(d, why))
+	it.quiet = true
+}
+
+// leaveOut keeps a message, and what is behind it, out of this transaction.
+func (b *batch) leaveOut(it *item) { it.fate = unstarted }
 
 // each runs one message in a part of its own.
 func (b *batch) each(ctx context.Context, it *item) {
@@ -57,33 +73,71 @@ func (b *batch) each(ctx context.Context, it *item) {
 	}
 	err := it.verdict
 	if err == nil {
-		b.l.active = []*item{it}
 		err = b.part(ctx, it)
-		b.l.active = b.l.active[:0]
+	}
+	if errors.Is(err, errOvertime) {
+		b.leaveOut(it)
+		return
 	}
 	b.judge(ctx, it, err)
 }
 
 // part runs a message's handlers and sends its reply; an error undoes them all.
 func (b *batch) part(ctx context.Context, it *item) error {
-	return b.p.do(ctx, func(ctx context.Context) (err error) {
-		ctx, cancel := b.scope(ctx, it)
+	return b.p.do(ctx, func(ctx context.Context) error {
+		d, rt := it.d, it.route
+		ctx, cancel := b.scope(ctx, d, rt.limit)
 		defer cancel()
-		defer contain(&err)
-		var result any
-		var answer error
-		for _, h := range it.route.handlers {
-			var r any
-			err := b.invoke(ctx, h, it.d, &r)
-			if err != nil && !outcomeOnly(err) {
-				return err
-			}
-			if h == it.route.command {
-				result, answer = r, err
-			}
-		}
-		return b.reply(ctx, it, result, answer)
+		return b.guard(rt, []*item{it}, func(h *hand) error { return b.handle(ctx, h, rt, d) })
 	})
+}
+
+// guard calls the application's code for items, and keeps account of it if it does not return.
+func (b *batch) guard(rt *route, items []*item, f func(*hand) error) error {
+	err := b.l.call(rt.limit, f)
+	if !gaveUp(err) {
+		if len(items) > 1 && err == errExited { //nolint:errorlint // see call
+			alone(items)
+		}
+		return err
+	}
+	b.cut = true
+	b.l.leave(items...)
+	if errors.Is(err, ErrHung) {
+		if len(items) == 1 {
+			items[0].verdict = err // whatever becomes of this transaction, it has had its run
+		} else {
+			alone(items)
+		}
+	}
+	return err
+}
+
+// alone has messages run one by one from now on: nobody knows which of them is to blame.
+func alone(items []*item) {
+	for _, it := range items {
+		it.single = true
+	}
+}
+
+// handle runs on the lane's hand; if that was given up, it stops after the handler at hand.
+func (b *batch) handle(ctx context.Context, h *hand, rt *route, d *Delivery) error {
+	var result any
+	var answer error
+	for _, hd := range rt.handlers {
+		var r any
+		err := b.invoke(ctx, hd, d, &r)
+		if h.gone.Load() {
+			return ErrHung
+		}
+		if err != nil && !outcomeOnly(err) {
+			return err
+		}
+		if hd == rt.command {
+			result, answer = r, err
+		}
+	}
+	return b.reply(ctx, rt.command, d.Envelope, result, answer)
 }
 
 // outcomeOnly reports whether an error says what became of a command, without undoing it.
@@ -91,19 +145,20 @@ func outcomeOnly(err error) bool {
 	return errors.Is(err, ErrDeferred) || errors.Is(err, ErrNotExecuted)
 }
 
-func (b *batch) scope(ctx context.Context, it *item) (context.Context, context.CancelFunc) {
-	if it.d.Envelope.TraceParent != "" {
-		ctx = traceContext(ctx, it.d.Envelope)
+func (b *batch) scope(ctx context.Context, d *Delivery, limit time.Duration) (context.Context, context.CancelFunc) {
+	if d.Envelope.TraceParent != "" {
+		ctx = traceContext(ctx, d.Envelope)
 	}
-	ctx = &scope{Context: ctx, env: &it.d.Envelope, inTx: b.p.cfg.UnitOfWork != nil}
-	return b.bounded(ctx)
+	ctx = &scope{Context: ctx, env: &d.Envelope, inTx: b.p.cfg.UnitOfWork != nil}
+	return bounded(ctx, limit)
 }
 
-func (b *batch) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if b.p.cfg.HandlerTimeout <= 0 {
-		return ctx, func() {}
+// bounded gives ctx a deadline. It can be canceled in any case: what is given up is told so.
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
+		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, b.p.cfg.HandlerTimeout)
+	return context.WithTimeout(ctx, limit)
 }
 
 func (b *batch) invoke(ctx context.Context, h *handler, d *Delivery, result *any) error {
@@ -119,24 +174,20 @@ func (b *batch) invoke(ctx context.Context, h *handler, d *Delivery, result *any
 	})
 }
 
-// contain turns a panic into an error, so that it undoes its own message only.
-func contain(err *error) {
-	if v := recover(); v != nil {
-		*err = fmt.Errorf("%w: %v\n%s", ErrPanic, v, debug.Stack())
-	}
-}
-
 // together runs messages whose handlers see many at once. Those that fail by themselves are left out, with what is
 // behind them, and the rest runs again; if the call fails as a whole, they run one by one.
 func (b *batch) together(ctx context.Context, items []*item) {
 	for len(items) > 0 {
-		b.l.active = items
 		err := b.call(ctx, items)
-		b.l.active = nil
 		switch {
 		case err == nil:
 			for _, it := range items {
 				b.judge(ctx, it, it.d.Err)
+			}
+			return
+		case errors.Is(err, errOvertime):
+			for _, it := range items {
+				b.leaveOut(it)
 			}
 			return
 		case !errors.Is(err, errSome) && len(items) == 1:
@@ -185,38 +236,48 @@ func failsAlone(err error) bool {
 
 // call calls the handlers of items, which are the same for all, in one part.
 func (b *batch) call(ctx context.Context, items []*item) error {
-	return b.p.do(ctx, func(ctx context.Context) (err error) {
-		defer contain(&err)
-		for _, it := range items {
-			it.d.Err = nil
-		}
-		ds, results := b.admitted(ctx, items)
-		for _, h := range items[0].route.handlers {
-			if err := b.callOne(ctx, h, ds, results); err != nil {
-				return err
-			}
-		}
-		return b.repliesOf(ctx, items, ds, results)
+	return b.p.do(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		all, rt := deliveries(items), items[0].route
+		return b.guard(rt, items, func(h *hand) error { return b.callAll(ctx, h, rt, all) })
 	})
 }
 
-// admitted returns the deliveries that behaviors let through.
-func (b *batch) admitted(ctx context.Context, items []*item) ([]*Delivery, []any) {
-	ds := make([]*Delivery, 0, len(items))
-	for _, it := range items {
-		if len(b.p.cfg.Behaviors) > 0 {
-			sctx, cancel := b.scope(ctx, it)
-			it.d.Err = b.p.behave(sctx, it.d, func(context.Context) error { return nil })
-			cancel()
+// callAll runs on the lane's hand.
+func (b *batch) callAll(ctx context.Context, h *hand, rt *route, all []*Delivery) error {
+	ds := b.admitted(ctx, rt, all)
+	results := make([]any, len(ds))
+	for _, hd := range rt.handlers {
+		err := b.callOne(ctx, rt, hd, ds, results)
+		if h.gone.Load() {
+			return ErrHung
 		}
-		if it.d.Err == nil {
-			ds = append(ds, it.d)
+		if err != nil {
+			return err
 		}
 	}
-	return ds, make([]any, len(ds))
+	return b.repliesOf(ctx, rt, all, ds, results)
 }
 
-func (b *batch) callOne(ctx context.Context, h *handler, ds []*Delivery, results []any) error {
+// admitted returns the deliveries that behaviors let through.
+func (b *batch) admitted(ctx context.Context, rt *route, all []*Delivery) []*Delivery {
+	ds := make([]*Delivery, 0, len(all))
+	for _, d := range all {
+		d.Err = nil
+		if len(b.p.cfg.Behaviors) > 0 {
+			sctx, cancel := b.scope(ctx, d, rt.limit)
+			d.Err = b.p.behave(sctx, d, func(context.Context) error { return nil })
+			cancel()
+		}
+		if d.Err == nil {
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
+func (b *batch) callOne(ctx context.Context, rt *route, h *handler, ds []*Delivery, results []any) error {
 	if len(ds) == 0 {
 		return nil
 	}
@@ -225,7 +286,7 @@ func (b *batch) callOne(ctx context.Context, h *handler, ds []*Delivery, results
 			if d.Err != nil {
 				continue
 			}
-			r, err := b.oneOf(ctx, h, d)
+			r, err := b.oneOf(ctx, rt, h, d)
 			if AsRejection(err) != nil {
 				err = undone{err}
 			}
@@ -233,7 +294,7 @@ func (b *batch) callOne(ctx context.Context, h *handler, ds []*Delivery, results
 		}
 		return nil
 	}
-	ctx, cancel := b.bounded(b.batchScope(ctx, ds))
+	ctx, cancel := bounded(b.batchScope(ctx, ds), rt.limit)
 	defer cancel()
 	err := h.many(ctx, ds, results)
 	if !outcomeOnly(err) {
@@ -255,34 +316,28 @@ func (b *batch) batchScope(ctx context.Context, ds []*Delivery) context.Context 
 	return s
 }
 
-func (b *batch) oneOf(ctx context.Context, h *handler, d *Delivery) (any, error) {
-	ctx, cancel := b.scope(ctx, &item{d: d})
+func (b *batch) oneOf(ctx context.Context, rt *route, h *handler, d *Delivery) (any, error) {
+	ctx, cancel := b.scope(ctx, d, rt.limit)
 	defer cancel()
 	return h.one(ctx, d)
 }
 
 // repliesOf answers what succeeded. If anything failed by itself, all is undone.
-func (b *batch) repliesOf(ctx context.Context, items []*item, ds []*Delivery, results []any) error {
-	for _, it := range items {
-		if failsAlone(it.d.Err) {
+func (b *batch) repliesOf(ctx context.Context, rt *route, all, ds []*Delivery, results []any) error {
+	for _, d := range all {
+		if failsAlone(d.Err) {
 			return errSome
 		}
 	}
-	i := 0
-	for _, it := range items {
-		if i >= len(ds) || ds[i] != it.d {
+	for i, d := range ds {
+		if AsRejection(d.Err) != nil {
 			continue
 		}
-		result := results[i]
-		i++
-		if AsRejection(it.d.Err) != nil {
-			continue
-		}
-		sctx, cancel := b.scope(ctx, it)
-		err := b.reply(sctx, it, result, it.d.Err)
+		sctx, cancel := b.scope(ctx, d, rt.limit)
+		err := b.reply(sctx, rt.command, d.Envelope, results[i], d.Err)
 		cancel()
 		if err != nil {
-			it.d.Err = undone{err}
+			d.Err = undone{err}
 			return errSome
 		}
 	}
