@@ -35,24 +35,24 @@ func (p *Pruner) moveLoop(ctx context.Context) {
 	}
 }
 
-// moveDue moves what is due and returns how long to wait.
+// moveDue moves what is due and returns how long to wait. It writes only if there is something to move.
 func (p *Pruner) moveDue(ctx context.Context) (time.Duration, error) {
+	var next sql.NullInt64
+	err := p.pool.QueryRowContext(ctx, "SELECT min(due_at) - "+now+" FROM outbox_scheduled").Scan(&next)
+	if err != nil || !next.Valid {
+		return p.cfg.Interval, err
+	}
+	if wait := time.Duration(next.Int64) * time.Microsecond; wait > 0 {
+		return min(wait, p.cfg.Interval), nil
+	}
 	res, err := p.pool.ExecContext(ctx, move, maxDue)
 	if err != nil {
 		return p.cfg.Interval, err
 	}
 	n, err := res.RowsAffected()
-	if err != nil {
+	if err != nil || n == 0 { // another pruner has them
 		return p.cfg.Interval, err
 	}
-	p.moved.Add(uint64(max(n, 0))) //nolint:gosec // not negative
-	if n == maxDue {
-		return 0, nil
-	}
-	var next sql.NullInt64
-	err = p.pool.QueryRowContext(ctx, "SELECT min(due_at) - "+now+" FROM outbox_scheduled").Scan(&next)
-	if err != nil || !next.Valid {
-		return p.cfg.Interval, err
-	}
-	return min(max(time.Duration(next.Int64)*time.Microsecond, time.Millisecond), p.cfg.Interval), nil
+	p.moved.Add(uint64(n)) //nolint:gosec // not negative
+	return 0, nil
 }

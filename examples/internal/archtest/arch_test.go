@@ -26,6 +26,7 @@ var walls = []struct {
 	{"outbox/uow", nil},
 	{"outbox/internal/...", []string{"outbox/uow"}},
 	{"outbox/outboxtest", []string{"outbox", "outbox/uow"}},
+	{"outbox/debezium", nil}, // plain SQL and JSON
 	{"outbox/pglisten", []string{"outbox"}},
 	{"outbox", []string{"outbox/uow", "outbox/internal/..."}},
 
