@@ -94,11 +94,15 @@ func (h *handling) commands(b *testing.B, n int) []*message.Message {
 	return keep.msgs
 }
 
-// keeper is a publisher that keeps what it gets.
-type keeper struct{ msgs []*message.Message }
+// keeper is a publisher that keeps what it gets, all for one topic.
+type keeper struct {
+	topic string
+	msgs  []*message.Message
+}
 
 // Publish makes a keeper a message.Publisher.
-func (k *keeper) Publish(_ string, msgs ...*message.Message) error {
+func (k *keeper) Publish(topic string, msgs ...*message.Message) error {
+	k.topic = topic
 	k.msgs = append(k.msgs, msgs...)
 	return nil
 }
