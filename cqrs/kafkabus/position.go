@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/surge-go/surge/cqrs"
 )
 
 // Position is the place of a record.
@@ -34,8 +36,13 @@ type positioned struct {
 }
 
 func (p *positioned) Value(key any) any {
-	if key == (positionKey{}) {
+	switch key {
+	case positionKey{}:
 		return p.rec
+	case cqrs.PositionKey{}:
+		return cqrs.Position{
+			Topic: p.rec.Topic, Partition: p.rec.Partition, Offset: p.rec.Offset, Time: p.rec.Timestamp,
+		}
 	}
 	return p.Context.Value(key)
 }

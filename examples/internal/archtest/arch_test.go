@@ -44,7 +44,7 @@ var walls = []struct {
 	{"cqrs/effect/effecttest", []string{"cqrs", "cqrs/effect"}},
 	{"cqrs/protocodec", []string{"cqrs"}},
 	{"cqrs/cqrstest", []string{"cqrs", "cqrs/aggregate"}},
-	{"cqrs/gormstore", []string{"cqrs", "cqrs/aggregate", "cqrs/effect", "outbox/uow"}},
+	{"cqrs/gormstore", []string{"cqrs", "cqrs/aggregate", "cqrs/effect", "cqrs/projection", "outbox/uow"}},
 	{"cqrs/host/...", []string{"cqrs/...", "outbox/...", "idempotency", "resilience/...", "saga/..."}},
 	{"cqrs/console", []string{"cqrs/...", "outbox/...", "idempotency", "resilience/...", "saga/..."}},
 	{"cqrs/internal/...", nil},

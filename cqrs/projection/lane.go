@@ -1,0 +1,308 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// A lane applies the messages of one partition to one generation, batch by batch, each in a transaction. What it
+// remembers of its checkpoint is only a guess: the store decides.
+type lane struct {
+	f         *feeder
+	topic     string // "" for what a generation is loaded from
+	partition int32
+	ordered   bool // messages have positions: what is at or before the checkpoint is behind us
+	in        chan *event
+
+	at    Checkpoint
+	known bool
+}
+
+func (f *feeder) newLane(topic string, partition int32, ordered bool) *lane {
+	return &lane{f: f, topic: topic, partition: partition, ordered: ordered, in: make(chan *event, f.p.cfg.MaxBatch)}
+}
+
+// run applies what comes in until ctx ends or the generation is retired, and then gives the rest back.
+func (l *lane) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			l.giveBack()
+			return nil
+		case e := <-l.in:
+			if err := l.process(ctx, l.fill(e)); err != nil {
+				l.giveBack()
+				return err
+			}
+		}
+	}
+}
+
+// fill takes what else is there.
+func (l *lane) fill(e *event) []*event {
+	batch := append(make([]*event, 0, l.f.p.cfg.MaxBatch), e)
+	for len(batch) < cap(batch) {
+		select {
+		case e := <-l.in:
+			batch = append(batch, e)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (l *lane) giveBack() {
+	for {
+		select {
+		case e := <-l.in:
+			e.msg.Nack()
+		default:
+			return
+		}
+	}
+}
+
+// process applies a batch to its end. What fails is tried again in halves, so that what stands before an event that
+// cannot be applied is; there the lane waits. Nothing is skipped, but for dead letters.
+func (l *lane) process(ctx context.Context, batch []*event) error {
+	for size, failures := len(batch), 0; len(batch) > 0; {
+		n := min(size, len(batch))
+		err := l.apply(ctx, batch[:n])
+		var wait time.Duration
+		switch {
+		case err == nil:
+			for _, e := range batch[:n] {
+				e.msg.Ack()
+			}
+			batch, size, failures = batch[n:], 2*size, 0
+			l.f.p.stalls.Delete(l.key())
+			continue
+		case errors.Is(err, errRetired), ctx.Err() != nil:
+			nack(batch)
+			return errors.Join(err, ctx.Err())
+		case errors.Is(err, ErrMoved):
+			l.known = false
+			continue
+		case errors.Is(err, errHeld):
+			wait = heldPoll
+		case n > 1:
+			size = n / 2
+			continue
+		default:
+			failures++
+			if wait = l.failed(ctx, batch[0], err, failures); wait == 0 {
+				failures = 0
+			}
+		}
+		pause(ctx, wait)
+	}
+	return nil
+}
+
+// heldPoll is how often a lane of the live model looks whether its shadow is level.
+const heldPoll = 10 * time.Millisecond
+
+func nack(batch []*event) {
+	for _, e := range batch {
+		e.msg.Nack()
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// apply applies messages in one transaction, together with the checkpoint behind them.
+func (l *lane) apply(ctx context.Context, batch []*event) error {
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	events, next := l.ahead(batch)
+	if len(events) == 0 {
+		return nil
+	}
+	return l.commit(ctx, events, next, func(ctx context.Context, fresh []*event) error {
+		for _, e := range fresh {
+			if e.verdict != nil {
+				return &faultError{e.verdict}
+			}
+		}
+		for _, g := range groups(fresh, l.f.p.cfg.KeyOrder) {
+			if err := g.route.apply(ctx, g.events); err != nil {
+				return &faultError{err}
+			}
+		}
+		return nil
+	})
+}
+
+// A faultError is an error that the event, or its apply function, is to blame for, and not the store.
+type faultError struct{ err error }
+
+func (e *faultError) Error() string { return e.err.Error() }
+func (e *faultError) Unwrap() error { return e.err }
+
+// commit moves the checkpoint over events and does work with those that are new, in one transaction.
+func (l *lane) commit(
+	ctx context.Context, events []*event, next Checkpoint, work func(ctx context.Context, fresh []*event) error,
+) error {
+	p, at := l.f.p, next
+	done := p.track.enter(l.f)
+	err := p.work.Do(ctx, func(ctx context.Context) error {
+		ctx, err := l.f.enter(ctx)
+		if err != nil {
+			return err
+		}
+		fresh, err := l.fresh(ctx, events)
+		if err != nil {
+			return err
+		}
+		at = next
+		at.Applied = l.at.Applied + int64(len(fresh))
+		if len(fresh) > 0 {
+			at.EventAt = fresh[len(fresh)-1].delivery.Envelope.OccurredAt
+		}
+		if err := p.store.Advance(ctx, p.name, l.f.gen.Number, l.at.Position, at); err != nil {
+			return err
+		}
+		return work(ctx, fresh)
+	})
+	done(err == nil, events)
+	if err != nil {
+		return err
+	}
+	l.at = at
+	p.applied(l.f.gen.Number, l, events)
+	return nil
+}
+
+// load reads the checkpoint unless it is known.
+func (l *lane) load(ctx context.Context) error {
+	if l.known {
+		return nil
+	}
+	p := l.f.p
+	all, err := p.store.List(ctx, p.name, l.f.gen.Number)
+	if err != nil {
+		return fmt.Errorf("projection: read checkpoints: %w", err)
+	}
+	l.at, l.known = Checkpoint{Topic: l.topic, Partition: l.partition, Position: None}, true
+	for _, c := range all {
+		if c.Topic == l.topic && c.Partition == l.partition {
+			l.at = c
+		}
+	}
+	return nil
+}
+
+// ahead returns the messages that are not behind us, and the checkpoint behind them.
+func (l *lane) ahead(batch []*event) ([]*event, Checkpoint) {
+	next := l.at
+	if !l.ordered {
+		next.Position += int64(len(batch))
+		return batch, next
+	}
+	events := make([]*event, 0, len(batch))
+	for _, e := range batch {
+		if e.position > next.Position {
+			events = append(events, e)
+			next.Position = e.position
+		}
+	}
+	return events, next
+}
+
+// fresh returns the events that the model is made of and that were not applied before: a message that was
+// published twice has two positions, and one ID.
+func (l *lane) fresh(ctx context.Context, events []*event) ([]*event, error) {
+	mine := make([]*event, 0, len(events))
+	first := make(map[string]*event, len(events))
+	for _, e := range events {
+		if e.route == nil {
+			continue
+		}
+		if id := e.id(); id != "" && l.f.p.cfg.Inbox != nil {
+			if first[id] != nil {
+				continue
+			}
+			first[id] = e
+		}
+		mine = append(mine, e)
+	}
+	known, err := l.f.claim(ctx, first)
+	if err != nil || len(known) == 0 {
+		return mine, err
+	}
+	fresh := mine[:0]
+	for _, e := range mine {
+		if !known[e.id()] {
+			fresh = append(fresh, e)
+		}
+	}
+	return fresh, nil
+}
+
+// failed decides how long to wait before an event that cannot be applied is tried again. 0 means that it became a
+// dead letter.
+func (l *lane) failed(ctx context.Context, e *event, err error, failures int) time.Duration {
+	cfg := &l.f.p.cfg
+	log := l.f.log.With("topic", l.topic, "partition", l.partition, "id", e.delivery.Envelope.ID,
+		"type", e.delivery.Envelope.Type, "error", err)
+	wait := cfg.Retry.Max
+	if failures < 32 {
+		wait = min(wait, cfg.Retry.Min<<(failures-1))
+	}
+	var later *cqrs.LaterError
+	var open interface{ RetryAfter() time.Duration }
+	blamed := errors.As(err, new(*faultError))
+	switch {
+	case errors.As(err, &later):
+		wait = max(later.Delay, cfg.Retry.Min)
+	case errors.As(err, &open):
+		wait = max(open.RetryAfter(), cfg.Retry.Min)
+	case errors.Is(err, cqrs.ErrNewerVersion):
+		wait = cfg.Retry.Max
+	case blamed && cfg.DeadLetters != nil && !errors.Is(err, context.Canceled) &&
+		(failures >= cfg.Retry.Attempts || errors.Is(err, cqrs.ErrUndecodable)):
+		if buried := l.bury(ctx, e, err, failures); buried == nil {
+			log.Error("event is a dead letter; the model is without it")
+			return 0
+		}
+	}
+	l.f.p.stalls.Store(l.key(), err)
+	log.Error("event cannot be applied; its partition stands still", "retry_in", wait)
+	return max(wait, time.Millisecond)
+}
+
+// bury makes a dead letter of an event, together with the checkpoint behind it.
+func (l *lane) bury(ctx context.Context, e *event, cause error, attempts int) error {
+	events, next := l.ahead([]*event{e})
+	if len(events) == 0 {
+		return nil
+	}
+	env := &e.delivery.Envelope
+	letter := &cqrs.DeadLetter{Reason: cause.Error(), DiedAt: time.Now(), Record: cqrs.Record{
+		Group: l.f.group, ID: e.id(), Queue: e.id(), Topic: e.delivery.Topic, Type: storable(env.Type),
+		Key: storable(env.Key), Payload: e.delivery.Payload, Metadata: e.delivery.Metadata, Attempt: attempts,
+		Failures: []cqrs.Failure{{At: time.Now(), Error: cause.Error()}},
+	}}
+	return l.commit(ctx, events, next, func(ctx context.Context, fresh []*event) error {
+		if len(fresh) == 0 {
+			return nil
+		}
+		return l.f.p.cfg.DeadLetters.Put(ctx, []*cqrs.DeadLetter{letter})
+	})
+}

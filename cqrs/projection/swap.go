@@ -1,0 +1,253 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// trySwap makes the shadow live if it is level with the live model. If it nearly is, the live model is held for a
+// moment, so that it gets there under constant traffic too.
+func (r *runner) trySwap(ctx context.Context, m Model, shadow Generation) error {
+	p := r.p
+	if f := r.feeders[shadow.Number]; f == nil && !isPositioned(p.bus) || f != nil && !f.positioned && !f.level.Load() {
+		return nil
+	}
+	if now := time.Now(); now.Before(r.again) {
+		return nil
+	} else {
+		r.again = now.Add(p.cfg.Poll / 50)
+	}
+	far, err := r.distance(ctx, m.Live, shadow.Number)
+	if err != nil {
+		return err
+	}
+	if far == 0 || !isPositioned(p.bus) && far <= maxAsked {
+		if swapped, err := r.swap(ctx, shadow); swapped || err != nil {
+			return err
+		}
+	}
+	if far > int64(holdWithin*p.cfg.MaxBatch) || m.Now.Before(m.Hold) || time.Now().Before(r.next) {
+		return nil
+	}
+	r.next = time.Now().Add(5 * p.cfg.HoldFor)
+	_, err = p.change(ctx, func(_ context.Context, m *Model) error {
+		if m.fed(shadow.Number) != nil && m.Live != shadow.Number {
+			m.Hold = m.Now.Add(p.cfg.HoldFor)
+		}
+		return nil
+	})
+	return err
+}
+
+// holdWithin is how many batches a shadow may be behind when the live model is held for it.
+const holdWithin = 8
+
+func isPositioned(b Bus) bool {
+	_, ok := b.(positioned)
+	return ok
+}
+
+// swap flips the live generation in one transaction, in which nobody feeds either of them.
+func (r *runner) swap(ctx context.Context, shadow Generation) (swapped bool, err error) {
+	p := r.p
+	p.track.commits.Lock()
+	defer p.track.commits.Unlock()
+	var old int64
+	_, err = p.change(ctx, func(ctx context.Context, m *Model) error {
+		g := m.fed(shadow.Number)
+		if g == nil || g.State != Following || m.Live == shadow.Number {
+			return errBehind
+		}
+		if err := r.level(ctx, m.Live, shadow.Number); err != nil {
+			return err
+		}
+		old = m.Live
+		m.swap(shadow.Number)
+		return nil
+	})
+	if err != nil {
+		if errors.Is(err, errBehind) {
+			err = nil
+		}
+		return false, err
+	}
+	p.track.end()
+	p.log.Info("shadow is live", "generation", shadow.Number, "version", shadow.Version, "retired", old)
+	poke(p.poke)
+	return true, nil
+}
+
+// level returns errBehind unless the shadow has applied all that the live model has.
+func (r *runner) level(ctx context.Context, live, shadow int64) error {
+	if !isPositioned(r.p.bus) {
+		missing, err := r.p.missing(ctx, shadow)
+		if err == nil && missing {
+			err = errBehind
+		}
+		return err
+	}
+	far, err := r.distance(ctx, live, shadow)
+	if err == nil && far > 0 {
+		err = errBehind
+	}
+	return err
+}
+
+// distance is how many positions the shadow is behind the live model.
+func (r *runner) distance(ctx context.Context, live, shadow int64) (int64, error) {
+	p := r.p
+	if !isPositioned(p.bus) {
+		return p.track.size(), nil
+	}
+	has, err := r.positions(ctx, shadow)
+	if err != nil {
+		return 0, err
+	}
+	want, err := r.positions(ctx, live)
+	if err != nil {
+		return 0, err
+	}
+	var far int64
+	for _, topic := range p.topics() {
+		next, known := want[topic]
+		if !known { // the live model does not read it: all there was when the swap was first thought of
+			if next, err = r.head(ctx, topic); err != nil {
+				return 0, err
+			}
+		}
+		for partition, n := range next {
+			far += max(0, n-has[topic][partition])
+		}
+	}
+	return far, nil
+}
+
+// positions returns a generation's next positions by topic and partition.
+func (r *runner) positions(ctx context.Context, generation int64) (map[string]map[int32]int64, error) {
+	all, err := r.p.store.List(ctx, r.p.name, generation)
+	if err != nil {
+		return nil, fmt.Errorf("projection: read checkpoints: %w", err)
+	}
+	next := map[string]map[int32]int64{}
+	for _, c := range all {
+		if next[c.Topic] == nil {
+			next[c.Topic] = map[int32]int64{}
+		}
+		next[c.Topic][c.Partition] = c.Position + 1
+	}
+	return next, nil
+}
+
+func (r *runner) head(ctx context.Context, topic string) (map[int32]int64, error) {
+	bus, ok := r.p.bus.(bounded)
+	if !ok {
+		return nil, nil
+	}
+	if h, ok := r.heads[topic]; ok {
+		return h.next, nil
+	}
+	next, err := bus.Latest(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	if r.heads == nil {
+		r.heads = map[string]bounds{}
+	}
+	r.heads[topic] = bounds{next: next}
+	return next, nil
+}
+
+// A tracker stands in for positions on a bus that has none: it knows which messages the live model of this process
+// has applied and its shadow has not been seen to apply.
+type tracker struct {
+	commits sync.RWMutex // held shared from a batch's transaction until its messages are noted
+
+	mu     sync.Mutex
+	shadow int64 // 0: nothing is tracked
+	ahead  map[string]struct{}
+}
+
+// begin tracks for a shadow that begins or goes on in this process.
+func (t *tracker) begin(f *feeder) {
+	if f.positioned {
+		return
+	}
+	t.commits.Lock()
+	defer t.commits.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shadow, t.ahead = f.gen.Number, map[string]struct{}{}
+}
+
+func (t *tracker) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shadow, t.ahead = 0, nil
+}
+
+// enter is called before the transaction of a batch, and what it returns behind it.
+func (t *tracker) enter(f *feeder) func(committed bool, events []*event) {
+	if f.positioned {
+		return func(bool, []*event) {}
+	}
+	t.commits.RLock()
+	return func(committed bool, events []*event) {
+		defer t.commits.RUnlock()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !committed || t.shadow == 0 {
+			return
+		}
+		for _, e := range events {
+			if e.route == nil {
+				continue
+			}
+			if f.gen.Number == t.shadow {
+				delete(t.ahead, e.id())
+			} else {
+				t.ahead[e.id()] = struct{}{}
+			}
+		}
+	}
+}
+
+func (t *tracker) size() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return int64(len(t.ahead))
+}
+
+// maxAsked is how many messages the inbox is asked about at most, while nobody is fed.
+const maxAsked = 500
+
+// missing asks the inbox whether the shadow has not applied something that the live model has. What it claims in
+// doing so is undone with the transaction, which then fails.
+func (p *Projection) missing(ctx context.Context, shadow int64) (bool, error) {
+	if isPositioned(p.bus) {
+		return false, nil
+	}
+	p.track.mu.Lock()
+	ids := slices.Sorted(maps.Keys(p.track.ahead))
+	p.track.mu.Unlock()
+	if len(ids) == 0 {
+		return false, nil
+	}
+	if p.cfg.Inbox == nil {
+		return true, nil
+	}
+	fresh, err := p.cfg.Inbox.Claim(ctx, p.group(shadow), ids)
+	return slices.Contains(fresh, true), err
+}
+
+// poke wakes whoever waits for c.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
