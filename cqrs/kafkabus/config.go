@@ -21,6 +21,9 @@ const (
 	lostSleeps        = 10 // times ReconnectRetrySleep: each try makes the group rebalance
 
 	sessionTimeout   = 10 * time.Second
+	heartbeat        = time.Second // so soon the others notice that a member comes or goes
+	retryBackoff     = 250 * time.Millisecond
+	joinRetries      = 8
 	rebalanceTimeout = time.Minute
 	sendRetries      = 10 // over about six seconds
 	sendBackoff      = 50 * time.Millisecond
@@ -189,7 +192,11 @@ func (c Config) consumer() *sarama.Config {
 	s := c.common(c.Subscriber.OverwriteSaramaConfig)
 	if c.Subscriber.OverwriteSaramaConfig == nil {
 		s.Consumer.Offsets.Initial = sarama.OffsetOldest
+		s.Consumer.Retry.Backoff = retryBackoff
 		s.Consumer.Group.Session.Timeout = sessionTimeout
+		s.Consumer.Group.Heartbeat.Interval = heartbeat
+		s.Consumer.Group.Rebalance.Retry.Max = joinRetries
+		s.Consumer.Group.Rebalance.Retry.Backoff = retryBackoff
 		s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
 		s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 	}

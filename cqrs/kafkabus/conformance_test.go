@@ -14,7 +14,10 @@ import (
 
 func conforms(t *testing.T, brokers []string, cfg kafkabus.Config, claims cqrstest.BusClaims) {
 	cqrstest.RunBus(t, func(t *testing.T, drain time.Duration) cqrstest.BusFixture {
-		cfg.Drain = min(drain, 5*time.Second) // at most half of the rebalance timeout
+		sarama := quick()
+		sarama.Consumer.Group.Rebalance.Timeout = time.Minute
+		cfg.Subscriber.OverwriteSaramaConfig = sarama
+		cfg.Drain = min(drain, 30*time.Second) // at most half of it
 		bus := open(t, brokers, cfg)
 		return cqrstest.BusFixture{Bus: bus, Topic: topic(t, bus, 3), Claims: claims}
 	})

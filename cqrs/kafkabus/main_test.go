@@ -98,6 +98,9 @@ func quick() *sarama.Config {
 	s.Consumer.Group.Rebalance.Timeout = 10 * time.Second
 	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 	s.Consumer.MaxWaitTime = 50 * time.Millisecond
+	s.Consumer.Retry.Backoff = 50 * time.Millisecond
+	s.Consumer.Group.Rebalance.Retry.Backoff = 50 * time.Millisecond
+	s.Metadata.Retry.Backoff = 50 * time.Millisecond
 	return s
 }
 

@@ -1,0 +1,76 @@
+package kafkabus_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+)
+
+// In a real cluster one broker after the other is killed and started again while members come and go.
+func TestChaosOnACluster(t *testing.T) {
+	brokers, command := os.Getenv("SURGE_CHAOS_KAFKA"), os.Getenv("SURGE_CHAOS_BROKER")
+	if brokers == "" || command == "" {
+		t.Skip("SURGE_CHAOS_KAFKA and SURGE_CHAOS_BROKER are not set; see .ci/run chaos")
+	}
+	addrs := strings.Split(brokers, ",")
+	cfg := hasty()
+	cfg.Drain = 5 * time.Second
+	cfg.Subscriber.OverwriteSaramaConfig.Net.DialTimeout = 3 * time.Second
+	s := &storm{
+		cfg: cfg, keys: 1000, perKey: 200, batch: 500, pace: 100 * time.Millisecond,
+		churn: 2 * time.Second, limit: 150 * time.Second,
+	}
+	s.store = postgresStore(t)
+	s = stormy(t, addrs, s, 6)
+	s.disturb = func(ctx context.Context) int { return crashes(t, ctx, command, len(addrs), s) }
+	s.rage()
+}
+
+// crashes kills one broker at a time, and the next one only when that is back.
+func crashes(t *testing.T, ctx context.Context, command string, brokers int, s *storm) int {
+	broker := func(action string, i int) {
+		out, err := exec.Command("sh", "-c", fmt.Sprint(command, " ", action, " ", i)).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s broker %d: %v\n%s", action, i, err, out)
+		}
+	}
+	for n := 0; ; n++ {
+		i := n%brokers + 1
+		s.wait(ctx, 3*time.Second)
+		if ctx.Err() != nil && n >= brokers {
+			return n
+		}
+		action := "kill"
+		if n%4 == 3 {
+			action = "stop"
+		}
+		t.Logf("%s broker %d: %d messages are handled", action, i, s.store.count())
+		broker(action, i)
+		s.wait(ctx, 2*time.Second)
+		broker("start", i)
+	}
+}
+
+func postgresStore(t *testing.T) *store {
+	url := os.Getenv("SURGE_TEST_POSTGRES")
+	if url == "" {
+		return newStore(t, sqliteDB, "INTEGER PRIMARY KEY AUTOINCREMENT")
+	}
+	name := fmt.Sprintf("kafkabus_%x", rand.Uint64())
+	server := connected(t, postgres.Open(url))
+	if err := server.Exec("CREATE SCHEMA " + name).Error; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Exec("DROP SCHEMA " + name + " CASCADE") })
+	return newStore(t, func(t *testing.T) *gorm.DB {
+		return connected(t, postgres.Open(url+"&search_path="+name))
+	}, "BIGSERIAL PRIMARY KEY")
+}
