@@ -84,7 +84,7 @@ func (r *Relay) watchLoop(ctx context.Context) {
 			continue
 		}
 		var waiting int64
-		err := r.reads(ctx, func(conn gorm.ConnPool) error {
+		err := r.outbox.reads(ctx, func(conn gorm.ConnPool) error {
 			where, args := r.dialect.among("shard", shards)
 			return conn.QueryRowContext(ctx, r.dialect.sql(`SELECT count(*) FROM
 				(SELECT shard, created_at FROM outbox ORDER BY seq LIMIT 1000) AS x

@@ -131,7 +131,7 @@ func (rd *reader) read(ctx context.Context) (found, more bool, err error) {
 	if !rd.begin() {
 		return false, false, nil
 	}
-	err = rd.relay.reads(ctx, func(conn gorm.ConnPool) error {
+	err = rd.relay.outbox.reads(ctx, func(conn gorm.ConnPool) error {
 		found, more, err = rd.scans(query{execer{ctx, conn, rd.relay.dialect}, rd})
 		return err
 	})
@@ -139,11 +139,15 @@ func (rd *reader) read(ctx context.Context) (found, more bool, err error) {
 }
 
 // reads runs fn with plans that keep to the primary key.
-func (r *Relay) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) error {
-	if !r.dialect.postgres() {
-		return fn(r.pool)
+func (o *Outbox) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) error {
+	pool, err := o.db.DB()
+	if err != nil {
+		return err
 	}
-	tx, err := r.pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if !o.dialect.postgres() {
+		return fn(pool)
+	}
+	tx, err := pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,7 @@ type state struct {
 	paused  bool
 
 	published uint64
+	rate      rate
 	health    health
 }
 
@@ -159,7 +160,7 @@ func (r *Relay) reset(sending context.Context) {
 	r.state = &state{
 		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
 		held: map[int]int64{}, topics: map[string]*topic{}, blocked: map[lane]*blockade{},
-		paused: paused,
+		paused: paused, rate: rate{began: time.Now()},
 	}
 }
 

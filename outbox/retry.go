@@ -198,7 +198,7 @@ func (r *Relay) try(t *topic, tr *trial) {
 	t.sentAt = time.Time{}
 	tr.err = err
 	t.accepted += uint64(tr.done)
-	r.published += uint64(tr.done)
+	r.took(tr.done)
 	if b := r.blocked[tr.rows[0].lane()]; b != nil {
 		if err != nil && (refused(err) || t.accepted > b.seen) {
 			tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault

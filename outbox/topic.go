@@ -198,7 +198,7 @@ func (r *Relay) accept(t *topic, recs ...record) {
 	}
 	t.accepted += uint64(len(recs))
 	t.failures, t.err, t.offset = 0, nil, 0
-	r.published += uint64(len(recs))
+	r.took(len(recs))
 	for i := range recs {
 		r.acked = append(r.acked, ack{recs[i].seq, recs[i].shard})
 	}

@@ -1,0 +1,21 @@
+package outbox
+
+import (
+	"context"
+	"time"
+)
+
+// HolderOf returns what holds the horizon back.
+func HolderOf(ctx context.Context, o *Outbox) (*Holder, error) { return o.holder(ctx) }
+
+// Rate is a rate with the clock built in.
+type Rate struct{ rate }
+
+// NewRate returns a rate that begins now.
+func NewRate() *Rate { return &Rate{rate{began: time.Now()}} }
+
+// Add counts.
+func (r *Rate) Add(n int) { r.add(n, time.Now()) }
+
+// PerSecond returns the rate.
+func (r *Rate) PerSecond() float64 { return r.perSecond(time.Now()) }
