@@ -15,7 +15,7 @@ const relayBatch = 1_000
 // acks=all. "raw-sarama" sends the same messages, from memory, in batches of the same size.
 func BenchmarkOutboxDrainKafka(b *testing.B) {
 	k, t := openKafka(b), newTable(b, openPostgres(b))
-	n := scaled(b, 50_000)
+	n := scaled(b, 20_000)
 	raw := k.raw(b)
 	contest(b, "msg/s",
 		contender{name: "surge", round: func(b *testing.B) (int, time.Duration) {

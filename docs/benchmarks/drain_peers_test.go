@@ -102,14 +102,19 @@ func (w *watermillOutbox) fill(b *testing.B, through string, n int) {
 }
 
 // oagudo is github.com/oagudo/outbox with big batches and a reader that hardly pauses. Its order is that of created_at.
-func oagudo(b *testing.B, n, batch int) contender {
+// Its publisher gets the headers as they are in the table; "-decoded" makes the map of them that the others get too.
+func oagudo(b *testing.B, n, batch int, decode bool) contender {
 	b.Helper()
 	db := openPostgres(b)
 	db.exec(b, `CREATE TABLE outbox (id uuid PRIMARY KEY, created_at timestamptz NOT NULL,
 		scheduled_at timestamptz NOT NULL, metadata bytea, payload bytea NOT NULL, times_attempted integer NOT NULL)`,
 		"CREATE INDEX ON outbox (created_at)", "CREATE INDEX ON outbox (scheduled_at)")
 	db.connect(b, 4)
-	return contender{name: fmt.Sprint("oagudo-", batch), side: "oagudo", round: func(b *testing.B) (int, time.Duration) {
+	side := "oagudo"
+	if decode {
+		side = "oagudo-decoded"
+	}
+	return contender{name: fmt.Sprintf("%s-%d", side, batch), side: side, round: func(b *testing.B) (int, time.Duration) {
 		b.Helper()
 		md, err := json.Marshal(headers(0))
 		must(b, err)
@@ -119,7 +124,7 @@ func oagudo(b *testing.B, n, batch int) contender {
 			FROM generate_series(0, ? - 1) AS i`, md, payload, n).Error)
 		db.exec(b, "VACUUM ANALYZE outbox")
 		to := newSink(n)
-		reader := otheroutbox.NewReader(otheroutbox.NewDBContext(db.pool, otheroutbox.SQLDialectPostgres), single{to},
+		reader := otheroutbox.NewReader(otheroutbox.NewDBContext(db.pool, otheroutbox.SQLDialectPostgres), single{to, decode},
 			otheroutbox.WithInterval(time.Millisecond), otheroutbox.WithReadBatchSize(batch),
 			otheroutbox.WithDeleteBatchSize(batch))
 		began := time.Now()
@@ -134,12 +139,22 @@ func oagudo(b *testing.B, n, batch int) contender {
 }
 
 // single publishes one message at a time, as oagudo/outbox does.
-type single struct{ to *sink }
+type single struct {
+	to     *sink
+	decode bool
+}
 
 // Publish makes single a publisher of oagudo/outbox.
 func (s single) Publish(_ context.Context, m *otheroutbox.Message) error {
-	s.to.take(m.ID.String())
-	return nil
+	if !s.decode {
+		s.to.take(m.ID.String())
+		return nil
+	}
+	msg := message.NewMessage(m.ID.String(), m.Payload)
+	if err := json.Unmarshal(m.Metadata, &msg.Metadata); err != nil {
+		return err
+	}
+	return s.to.Publish(topicName, msg)
 }
 
 // riverDefault is River with the 100 workers of its documentation.

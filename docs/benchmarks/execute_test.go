@@ -49,7 +49,7 @@ func BenchmarkExecute(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) {
 		db := openPostgres(b)
 		db.exec(b, "CREATE TABLE orders (id text PRIMARY KEY, units bigint NOT NULL)")
-		n := scaled(b, 8192)
+		n := scaled(b, 4096)
 		all := []contender{shared(db, n, 2), shared(db, n, 4)}
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, apart(db, n/4, connections))

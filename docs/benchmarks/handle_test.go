@@ -38,7 +38,7 @@ const insertOrder = "INSERT INTO orders (id, units) VALUES (?, ?)"
 // number behind a name is that of concurrent transactions.
 func BenchmarkHandle(b *testing.B) {
 	h := newHandling(b, openPostgres(b))
-	n := scaled(b, 4096)
+	n := scaled(b, 2048)
 	contest(
 		b, "msg/s",
 		contender{

@@ -17,7 +17,7 @@ func BenchmarkPublish(b *testing.B) {
 	}, nil)
 	must(b, err)
 	b.Cleanup(func() { _ = stock.Close() })
-	n := scaled(b, 20_000)
+	n := scaled(b, 10_000)
 	contest(b, "msg/s",
 		contender{name: "surge", round: k.published(k.bus.Publisher(), n, 100)},
 		contender{name: "watermill-kafka", round: k.published(stock, n/20, 100)},

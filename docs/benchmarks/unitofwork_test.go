@@ -24,7 +24,7 @@ const (
 func BenchmarkUnitOfWork(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) {
 		w := newWork(b, openPostgres(b))
-		n := scaled(b, 4096)
+		n := scaled(b, 2048)
 		all := []contender{w.surge(n, 2), w.surge(n, 4)}
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, w.alone(n/4, connections))
@@ -36,7 +36,7 @@ func BenchmarkUnitOfWork(b *testing.B) {
 	})
 	b.Run("sqlite", func(b *testing.B) {
 		w := newWork(b, openSQLite(b))
-		n := scaled(b, 8192)
+		n := scaled(b, 4096)
 		contest(b, "op/s", w.surge(n, 1), w.alone(n/16, 1), w.byHand(n, 1))
 	})
 }

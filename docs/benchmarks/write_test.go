@@ -25,13 +25,13 @@ func BenchmarkOutboxWrite(b *testing.B) {
 		"CREATE TABLE history (aid bigint, delta bigint, mtime timestamptz, filler char(22))",
 		"VACUUM ANALYZE accounts")
 	b.Run("alone", func(b *testing.B) {
-		n := scaled(b, 2048)
+		n := scaled(b, 1024)
 		contest(b, "op/s",
 			contender{name: "message", round: w.transfers(n, 8, 8, w.apart, 1)},
 			contender{name: "plain", round: w.transfers(n, 8, 8, w.apart, 0)})
 	})
 	b.Run("groups", func(b *testing.B) {
-		n := scaled(b, 8192)
+		n := scaled(b, 4096)
 		contest(b, "op/s",
 			contender{name: "message", round: w.transfers(n, callers, 4, w.together, 1)},
 			contender{name: "plain", round: w.transfers(n, callers, 4, w.together, 0)})
