@@ -77,9 +77,7 @@ func round(keys, i int) []any {
 }
 
 func (l *line) send(s *cqrs.Sender, events ...any) {
-	if err := s.Publish(l.Context(), events...); err != nil {
-		l.Errorf("Publish: %v", err)
-	}
+	l.fault(s.Publish(l.Context(), events...))
 }
 
 // process runs a processor until the function it returns is called.

@@ -28,7 +28,7 @@ type BusClaims struct {
 	Durable bool // what a group has not acked comes to it again, and what is published while it is away comes to it
 	Keeps   bool // a group's first subscription gets what was published before
 	Order   bool // messages of one key come in the order in which they were published, again after a nack too
-	Drains  bool // Close waits for acks, and what is acked by then does not come again
+	Drains  bool // acks that come after Close, while it waits for them, count: those messages do not come again
 	Window  int  // so many messages of one key come before the first is acked; 0 means 1
 }
 
@@ -82,8 +82,11 @@ type line struct {
 	*testing.T
 	BusFixture
 	group string
-	out   sync.WaitGroup // publishing, which on some buses waits for acks
 	subs  []message.Subscriber
+
+	out    sync.WaitGroup // publishing, which on some buses waits for acks
+	mu     sync.Mutex
+	faults []error // of publishing
 }
 
 func (l *line) run(test func(*line)) {
@@ -96,8 +99,12 @@ func (l *line) run(test func(*line)) {
 		for _, s := range l.subs {
 			_ = s.Close()
 		}
-		if !l.Failed() {
-			l.out.Wait()
+		if l.Failed() {
+			return // what was published may never be acked
+		}
+		l.out.Wait()
+		for _, err := range l.faults {
+			l.Errorf("Publish: %v", err)
 		}
 	})
 	test(l)
@@ -107,10 +114,16 @@ func (l *line) run(test func(*line)) {
 func (l *line) publish(messages ...*message.Message) {
 	p := l.Bus.Publisher()
 	l.out.Go(func() {
-		if err := p.Publish(l.Topic, messages...); err != nil {
-			l.Errorf("Publish: %v", err)
-		}
+		l.fault(p.Publish(l.Topic, messages...))
 	})
+}
+
+func (l *line) fault(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.faults = append(l.faults, err)
+	}
 }
 
 func (l *line) subscriber(group string) message.Subscriber {

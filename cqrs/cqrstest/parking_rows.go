@@ -15,6 +15,7 @@ func parkReschedule(t *testing.T, f ParkingFixture) {
 	m[0].Attempt, m[0].Payload, m[0].Metadata = 4, []byte("edited"), map[string]string{"x": "edited"}
 	m[0].Failures = append(m[0].Failures, cqrs.Failure{At: time.Unix(1, 0).UTC(), Error: "again"})
 	must(t, f.reschedule(t, m...))
+	isErr(t, "Consume with a lease that Reschedule ended", f.consume(t, m...), cqrs.ErrLeaseLost)
 	again := f.lease(t, 1, time.Hour)
 	if idsOf(again) != "m1" {
 		t.Fatalf("leased %q after Reschedule ended the lease", idsOf(again))
