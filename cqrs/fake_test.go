@@ -49,6 +49,8 @@ type tables struct {
 	parked []parkedRow
 	dead   map[string]deadRow
 	outbox []sent
+	runs   map[string]*cqrs.Peer
+	begun  map[string]int
 }
 
 type parkedRow struct {
@@ -65,14 +67,17 @@ type deadRow struct {
 func (t tables) clone() tables {
 	return tables{
 		rows: maps.Clone(t.rows), inbox: maps.Clone(t.inbox), parked: slices.Clone(t.parked),
-		dead: maps.Clone(t.dead), outbox: slices.Clone(t.outbox),
+		dead: maps.Clone(t.dead), outbox: slices.Clone(t.outbox), runs: maps.Clone(t.runs), begun: maps.Clone(t.begun),
 	}
 }
 
 func newDB() *db {
 	return &db{
 		mu:    make(gate, 1),
-		state: tables{rows: map[string]int{}, inbox: map[string]bool{}, dead: map[string]deadRow{}},
+		state: tables{
+			rows: map[string]int{}, inbox: map[string]bool{}, dead: map[string]deadRow{},
+			runs: map[string]*cqrs.Peer{}, begun: map[string]int{},
+		},
 		subs:  map[string][]chan *message.Message{},
 	}
 }

@@ -44,6 +44,8 @@ type item struct {
 	later   time.Duration
 	stuck   time.Duration // for so long a handler of its key has not returned
 	single  bool          // runs alone: its batch handler did not return
+	marked  bool          // noted as about to run, see vigil
+	kills   int           // times that it ran when the process died
 	settled bool
 	held    bool // by its lane, until its next try
 	tries   int  // runs that failed, of a message that is retried from memory
@@ -178,19 +180,22 @@ var errTooOld = errors.New("cqrs: message is older than MaxAge")
 
 // final reports whether a failure can only repeat itself.
 func final(err error) bool {
-	return errors.Is(err, ErrUndecodable) || errors.Is(err, ErrUnknownType) || errors.Is(err, errTooOld)
+	return errors.Is(err, ErrUndecodable) || errors.Is(err, ErrUnknownType) || errors.Is(err, errTooOld) ||
+		errors.Is(err, errKills)
 }
 
 // record makes what is stored of the item.
 func (it *item) record(group string) Record {
 	if it.parked != nil {
-		return it.parked.Record
+		r := it.parked.Record
+		r.Attempt = max(r.Attempt, it.kills-1)
+		return r
 	}
 	env := &it.d.Envelope
 	r := Record{
 		Group: group, ID: env.ID, Queue: it.queue, Topic: it.d.Topic,
 		Type: storable(env.Type), Key: storable(env.Key),
-		Payload: it.d.Payload, Metadata: it.d.Metadata,
+		Payload: it.d.Payload, Metadata: it.d.Metadata, Attempt: max(0, it.kills-1),
 	}
 	if r.Queue == "" {
 		r.Queue = r.ID

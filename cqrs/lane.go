@@ -130,12 +130,7 @@ func (l *lane) process(batch []*item) {
 		if len(rest) == 0 {
 			return
 		}
-		err := l.transact(rest)
-		if err != nil && len(rest) > 1 {
-			err = l.oneByOne(rest)
-		} else if err != nil {
-			err = l.alone(rest[0], err)
-		}
+		err := l.attempt(rest)
 		if err == nil {
 			continue // there is a rest if a handler hung
 		}

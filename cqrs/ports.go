@@ -103,3 +103,27 @@ type DeadLetters interface {
 	// Resolve ends letters, dead or being replayed, that have run or are discarded. Unknown ids are ignored.
 	Resolve(ctx context.Context, group string, ids []string) error
 }
+
+// Crashes finds the message that kills the process whenever it runs, by an exit, a fatal error or all of its memory:
+// signs of life show that a process of the group has died, and what runs after that is noted before it does.
+// All methods are called inside the unit of work. *gormstore.Crashes is one.
+type Crashes interface {
+	// Beat notes that run, one Run of a processor, lives for ttl more by the database's clock, and returns the
+	// group's other runs that have not left.
+	Beat(ctx context.Context, group, run string, ttl time.Duration) ([]Peer, error)
+	// Leave forgets run, which has stopped in an orderly way, and the group's runs that have expired.
+	Leave(ctx context.Context, group, run string) error
+	// Begun returns how often messages, whose ids are sorted and distinct, have begun to run without an end.
+	Begun(ctx context.Context, group string, ids []string) ([]int, error)
+	// Begin notes that messages begin to run.
+	Begin(ctx context.Context, group string, ids []string) error
+	// End forgets that messages have begun, in the transaction that decides about them.
+	End(ctx context.Context, group string, ids []string) error
+}
+
+// A Peer is another run of the group.
+type Peer struct {
+	Run     string
+	Beats   int64 // how often it has said that it lives
+	Expired bool  // it has not for longer than it should: its process has died, or cannot reach the database
+}

@@ -26,6 +26,7 @@ type ProcessorConfig struct {
 	Keys          Keys                           // nil: Execute runs every time
 	Parking       Parking                        // nil: a failed message is retried from memory, unacknowledged
 	DeadLetters   DeadLetters                    // nil: a failing message holds up its key for ever
+	Crashes       Crashes                        // nil: a message that kills the process does so for ever
 	Locker        Locker                         // for [Locks]; nil: within this process, until the commit
 
 	Behaviors []Behavior    // outermost first
@@ -148,7 +149,9 @@ func (c ProcessorConfig) Validate() error {
 		bad(c.Parking != nil, "Parking needs UnitOfWork")
 		bad(c.DeadLetters != nil, "DeadLetters needs UnitOfWork")
 		bad(c.Locker != nil, "Locker needs UnitOfWork")
+		bad(c.Crashes != nil, "Crashes needs UnitOfWork")
 	}
+	bad(c.Crashes != nil && c.DeadLetters == nil, "Crashes needs DeadLetters, where the message goes")
 	return errors.Join(faults...)
 }
 

@@ -19,6 +19,7 @@ type runner struct {
 	seed   maphash.Seed
 	sub    message.Subscriber
 	lanes  []*lane
+	vigil  *vigil        // nil without Crashes
 	next   atomic.Uint64 // round robin for messages without key
 	topics []string
 
@@ -82,6 +83,7 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 		for range p.cfg.Lanes {
 			r.lanes = append(r.lanes, newLane(r))
 		}
+		r.vigil = newVigil(r)
 	}
 	p.current.Store(r) // complete: others look into it from now on
 	return r, nil
@@ -123,6 +125,7 @@ func (r *runner) run(ctx context.Context) error {
 		return errors.Join(err, r.sub.Close())
 	}
 	var lanes, sources sync.WaitGroup
+	defer r.watch()()
 	for _, l := range r.lanes {
 		lanes.Go(l.run)
 	}
@@ -150,6 +153,21 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	lanes.Wait()
 	return errors.Join(err, r.p.hung.wait(r.overtime), calls(), r.sub.Close())
+}
+
+// watch keeps the vigil until the function that it returns is called.
+func (r *runner) watch() (end func()) {
+	if r.vigil == nil {
+		return func() {}
+	}
+	r.vigil.beat()
+	ctx, cancel := context.WithCancel(r.ctx)
+	var kept sync.WaitGroup
+	kept.Go(func() { r.vigil.keep(ctx) })
+	return func() {
+		cancel()
+		kept.Wait()
+	}
 }
 
 // isOver reports whether nothing may be begun any more.

@@ -102,7 +102,7 @@ var errUndecided = errors.New("cqrs: no handler decided about the message")
 type decisions struct {
 	append, reschedule, consume []*Parked
 	letters                     []*DeadLetter
-	resolve, unclaim            []string
+	resolve, unclaim, end       []string
 }
 
 // settle writes what was decided, in the transaction of the work.
@@ -113,6 +113,9 @@ func (b *batch) settle(ctx context.Context) error {
 			b.fail(it, errUndecided)
 		}
 		b.decide(&d, it)
+		if it.marked {
+			d.end = append(d.end, it.d.Envelope.ID)
+		}
 	}
 	return b.write(ctx, &d)
 }
@@ -232,6 +235,9 @@ func (b *batch) write(ctx context.Context, d *decisions) error {
 		func() error {
 			return write("unclaim", len(d.unclaim), func() error { return c.Inbox.Unclaim(ctx, b.p.group, d.unclaim) })
 		},
+		func() error {
+			return write("end", len(d.end), func() error { return c.Crashes.End(ctx, b.p.group, lockNames(d.end)) })
+		},
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -246,6 +252,7 @@ func (b *batch) finish() {
 	var keep []*item
 	soonest, wake := time.Duration(0), false
 	for _, it := range b.items {
+		it.marked = false
 		if it.fate == unstarted {
 			if b.r.isOver() {
 				it.release()

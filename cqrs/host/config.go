@@ -41,7 +41,7 @@ type Config struct {
 	Inbox      idempotency.InboxConfig
 	Sweeper    idempotency.SweeperConfig
 	// Processor configures the consumer groups. Subscribe, UnitOfWork, InTransaction, Inbox, Keys, Parking,
-	// DeadLetters and MaxAge are filled in if they are nil or 0.
+	// DeadLetters, Crashes, Grace and MaxAge are filled in if they are nil or 0.
 	Processor cqrs.ProcessorConfig
 	// Publisher wraps what the Sender publishes to, which is the outbox. nil leaves it as it is.
 	Publisher func(message.Publisher) message.Publisher

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/idempotency"
 )
 
@@ -43,7 +44,9 @@ func (p purge) Purge(ctx context.Context, limit int) (int, error) { return p(ctx
 
 // sweeper deletes what is past its retention.
 func (s *Service) sweeper() *idempotency.Sweeper {
-	purgers := []idempotency.Purger{s.Keys, s.inbox}
+	purgers := []idempotency.Purger{s.Keys, s.inbox, purge(func(ctx context.Context, limit int) (int, error) {
+		return gormstore.Crashes{}.Purge(ctx, s.inboxRetention(), limit)
+	})}
 	if s.cfg.DeadRetention > 0 {
 		purgers = append(purgers, purge(func(ctx context.Context, limit int) (int, error) {
 			return s.DeadLetters.Purge(ctx, s.cfg.DeadRetention, limit)

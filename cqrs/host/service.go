@@ -190,8 +190,14 @@ func (s *Service) processorConfig() cqrs.ProcessorConfig {
 	if cfg.DeadLetters == nil {
 		cfg.DeadLetters = s.DeadLetters
 	}
+	if cfg.Crashes == nil {
+		cfg.Crashes = gormstore.Crashes{}
+	}
 	if cfg.Locker == nil && s.db.Name() != "mysql" { // there it stays within the process
 		cfg.Locker = gormstore.Locker{}
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = s.cfg.Grace * 3 / 4 // what is given back must still get there
 	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = s.inboxRetention() * 9 / 10 // what the inbox has forgotten must not run
