@@ -33,6 +33,7 @@ func (r *Relay) deleteLoop(ctx context.Context) {
 			continue
 		}
 		r.begin(choreDelete)
+		r.measureDelay(ctx, batch)
 		held, err := r.deleteRows(context.WithoutCancel(ctx), batch)
 		r.end(choreDelete, err)
 		left := r.settleAcked(batch, held, err)

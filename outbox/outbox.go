@@ -47,6 +47,7 @@ type Outbox struct {
 	wakes map[*Relay]struct{} // relays of this process
 
 	notifier notifier // of relays of other processes
+	metrics  atomic.Pointer[Metrics]
 }
 
 var _ message.Publisher = (*Outbox)(nil)

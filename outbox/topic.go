@@ -249,8 +249,8 @@ func (r *Relay) fail(t *topic, err error) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// send publishes messages. After an error, failed tells which were not published; nil means any.
-func (r *Relay) send(topic string, recs []record) (failed map[int]bool, err error) {
+// transmit publishes messages. After an error, failed tells which were not published; nil means any.
+func (r *Relay) transmit(topic string, recs []record) (failed map[int]bool, err error) {
 	msgs := make([]*message.Message, len(recs))
 	for i := range recs {
 		if msgs[i], err = recs[i].message(r.sending); err != nil {

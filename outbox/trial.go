@@ -190,5 +190,8 @@ func (r *Relay) bury(ctx context.Context, conn gorm.ConnPool, rec *record, attem
 	}
 	_, err = conn.ExecContext(ctx, r.dialect.sql("UPDATE outbox_dead SET attempts = ?, error = ? WHERE seq = ?"),
 		attempts, errorText(cause), rec.seq)
-	return err
+	if err != nil {
+		return err
+	}
+	return r.outbox.countDead(ctx, rec.topic)
 }
