@@ -72,6 +72,9 @@ func (f *feeder) run(ctx context.Context) error {
 			return fmt.Errorf("projection: create generation %d: %w", f.gen.Number, err)
 		}
 	}
+	if err := f.goLive(ctx); err != nil {
+		return err
+	}
 	_, archive := f.p.cfg.Source.(fromArchive)
 	loading := f.gen.State == Loading
 	if loading && (f.positioned || archive) {
@@ -97,6 +100,23 @@ func (f *feeder) run(ctx context.Context) error {
 		return err
 	}
 	return f.consume(ctx, channels)
+}
+
+// goLive lets queries read the first generation from its beginning.
+func (f *feeder) goLive(ctx context.Context) error {
+	if f.p.live.Load() != 0 {
+		return nil
+	}
+	_, err := f.p.change(ctx, func(_ context.Context, m *Model) error {
+		switch {
+		case m.fed(f.gen.Number) == nil:
+			return errRetired
+		case m.Live == 0:
+			m.Live = f.gen.Number
+		}
+		return nil
+	})
+	return err
 }
 
 // join closes the gap between the source and the subscription on a bus without positions: what was published before

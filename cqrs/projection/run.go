@@ -130,7 +130,12 @@ func (p *Projection) Declare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if g := m.fed(m.Live); g != nil && g.Version == p.cfg.Version {
+	g := m.fed(m.Live)
+	if m.Live == 0 {
+		g = m.shadow()
+	}
+	// What a generation that is being loaded misses, its source has.
+	if g != nil && g.Version == p.cfg.Version && g.State == Following {
 		bus.Declare(p.group(g.Number), p.topics()...)
 	}
 	return nil
@@ -175,7 +180,7 @@ func (r *runner) reconcile(ctx context.Context, tick bool) error {
 			r.start(ctx, g)
 		}
 	}
-	if s := m.shadow(); s != nil && s.Version == p.cfg.Version && s.State == Following {
+	if s := m.shadow(); s != nil && m.Live != 0 && s.Version == p.cfg.Version && s.State == Following {
 		if err := r.trySwap(ctx, m, *s); err != nil && ctx.Err() == nil {
 			p.log.Error("shadow cannot be swapped in", "error", err)
 		}
@@ -223,7 +228,7 @@ func (r *runner) failed(ctx context.Context, f *feeder) error {
 	case !errors.Is(err, ErrHistoryLost) && !errors.Is(err, ErrNoSource):
 		f.log.Error("feeding failed, it is tried again", "error", err)
 		return nil
-	case f.gen.Number == r.p.live.Load():
+	case r.p.live.Load() == 0, f.gen.Number == r.p.live.Load():
 		return err
 	}
 	f.log.Error("shadow is given up", "error", err)

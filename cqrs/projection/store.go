@@ -55,7 +55,7 @@ type Checkpoint struct {
 // A Model is one projection's read model: the generation that queries read, and those around it.
 type Model struct {
 	Name        string
-	Live        int64 // the generation that queries read; 0: none yet
+	Live        int64 // the generation that queries read; 0: none yet, the first is being created
 	Last        int64 // the last number given to a generation
 	Generations []Generation
 	Hold        time.Time // until then only the shadow is fed, so that it gets level; by the database's clock
@@ -107,14 +107,11 @@ func (m *Model) shadow() *Generation {
 	return nil
 }
 
-// begin adds a generation; the first one is live at once.
+// begin adds a generation.
 func (m *Model) begin(version int, s State) Generation {
 	m.Last++
 	g := Generation{Number: m.Last, Version: version, State: s, Since: m.Now}
 	m.Generations = append(m.Generations, g)
-	if m.Live == 0 {
-		m.Live = g.Number
-	}
 	return g
 }
 
