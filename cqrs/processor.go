@@ -29,6 +29,8 @@ type ProcessorConfig struct {
 	Crashes       Crashes                        // nil: a message that kills the process does so for ever
 	Locker        Locker                         // for [Locks]; nil: within this process, until the commit
 
+	Observer Observer // is told of batches, handlers and executions; nil costs nothing
+
 	Behaviors []Behavior    // outermost first
 	Lanes     int           // concurrent transactions; 0 means 8
 	MaxBatch  int           // messages per transaction; 0 means 64, 1 turns sharing off
@@ -46,8 +48,15 @@ type ProcessorConfig struct {
 	// negative as long as it takes.
 	Grace time.Duration
 	// MaxAge turns older messages into dead letters instead of running them. It must be shorter than what the
-	// inbox remembers, or a message that comes again after that runs twice. 0 means no limit.
+	// inbox remembers, or a message that comes again after that runs twice. 0 means nine tenths of what the inbox
+	// remembers if it says so, else no limit; negative means no limit.
 	MaxAge time.Duration
+	// Retention tells how long a topic keeps its messages, negative for ever: *kafkabus.Bus has such a method. Run
+	// refuses to start with [ErrHorizon] if that is as long as the inbox remembers them, or longer. nil asks the
+	// subscriber, if it has such a method.
+	Retention func(ctx context.Context, topic string) (time.Duration, error)
+	// KeptLonger names topics that may keep messages for longer: what is older than MaxAge becomes dead letters.
+	KeptLonger []string
 	// Poll is how often parked messages are looked for that another process has parked; 0 means 1 s.
 	Poll time.Duration
 	// ReplyTopics says where replies may go; nil allows names with a part "replies", as in "orders.replies".
@@ -83,6 +92,7 @@ func (c ProcessorConfig) withDefaults() ProcessorConfig {
 	c.HandlerTimeout = orDuration(c.HandlerTimeout, 10*time.Second)
 	c.Grace = orDuration(c.Grace, 10*time.Second)
 	c.Poll = orDuration(c.Poll, time.Second)
+	c.MaxAge = orDuration(c.MaxAge, c.inboxKeeps()/10*9)
 	if c.ReplyTopics == nil {
 		c.ReplyTopics = isReplyTopic
 	}
@@ -139,7 +149,8 @@ func (c ProcessorConfig) Validate() error {
 	bad(c.MaxBatch < 0, "MaxBatch is %d; at least 1, or 0 for the default", c.MaxBatch)
 	bad(c.Linger < 0, "Linger is %s; at least 0", c.Linger)
 	bad(c.Poll < 0, "Poll is %s; more than 0, or 0 for the default", c.Poll)
-	bad(c.MaxAge < 0, "MaxAge is %s; at least 0", c.MaxAge)
+	keeps := c.inboxKeeps()
+	bad(keeps > 0 && c.MaxAge >= keeps, "MaxAge is %s; less than what the inbox remembers, %s", c.MaxAge, keeps)
 	bad(c.Retry.Attempts < 0, "Retry.Attempts is %d; at least 1, or 0 for the default", c.Retry.Attempts)
 	bad(c.Retry.Min < 0, "Retry.Min is %s; at least 0", c.Retry.Min)
 	bad(c.Retry.Max < 0, "Retry.Max is %s; at least 0", c.Retry.Max)
@@ -166,6 +177,7 @@ type Processor struct {
 	mu        sync.Mutex
 	types     map[reflect.Type][]*handler
 	consumers []consumer
+	memories  []memory
 	faults    []error
 
 	requests atomic.Pointer[map[reflect.Type]*handler] // copied on write, read by every Execute

@@ -40,7 +40,9 @@ type runner struct {
 // Run consumes until ctx ends, then drains: stop intake, finish batches, commit, ack.
 // What is not finished [ProcessorConfig].Grace after that is given back, and a handler that has not returned by then is
 // reported as [ErrHung], though its goroutine goes on.
-// It reports the faults that registration recorded before it consumes anything. It returns nil after an orderly stop,
+// It reports the faults that registration recorded before it consumes anything, and refuses to start with
+// [ErrHorizon], or when the bus has lost the position of a group whose inbox is not empty.
+// It returns nil after an orderly stop,
 // and an error when a subscription ends by itself. It can be called again after it has returned.
 func (p *Processor) Run(ctx context.Context) error {
 	r, err := p.prepare(ctx)
@@ -120,6 +122,9 @@ func (r *runner) run(ctx context.Context) error {
 	r.intake, stopIntake = context.WithCancel(ctx)
 	defer stopIntake()
 
+	if err := errors.Join(r.checkHorizon(ctx), r.checkPosition(ctx)); err != nil {
+		return errors.Join(err, r.sub.Close())
+	}
 	channels, err := r.subscribe()
 	if err != nil {
 		return errors.Join(err, r.sub.Close())

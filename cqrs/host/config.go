@@ -17,10 +17,16 @@ import (
 
 // Transport carries messages between services: *localbus.Bus, *kafkabus.Bus, or a pair of Watermill's. It is the
 // caller's to close, after Run. One that has a method Declare(group string, topics ...string) is taken for a bus
-// whose Publish waits for the groups: it is told of them before the first relay starts.
+// whose Publish waits for the groups: it is told of them before the first relay starts. One that has a method
+// Retention(ctx, topic) (time.Duration, error) is asked how long its topics keep messages, see
+// [cqrs.ProcessorConfig].Retention.
 type Transport interface {
 	Publisher() message.Publisher
 	Subscriber(group string) (message.Subscriber, error)
+}
+
+type retainer interface {
+	Retention(ctx context.Context, topic string) (time.Duration, error)
 }
 
 type declarer interface {
@@ -41,7 +47,7 @@ type Config struct {
 	Inbox      idempotency.InboxConfig
 	Sweeper    idempotency.SweeperConfig
 	// Processor configures the consumer groups. Subscribe, UnitOfWork, InTransaction, Inbox, Keys, Parking,
-	// DeadLetters, Crashes, Grace and MaxAge are filled in if they are nil or 0.
+	// DeadLetters, Crashes, Retention and Grace are filled in if they are nil or 0.
 	Processor cqrs.ProcessorConfig
 	// Publisher wraps what the Sender publishes to, which is the outbox. nil leaves it as it is.
 	Publisher func(message.Publisher) message.Publisher

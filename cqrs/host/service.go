@@ -199,8 +199,8 @@ func (s *Service) processorConfig() cqrs.ProcessorConfig {
 	if cfg.Grace == 0 {
 		cfg.Grace = s.cfg.Grace * 3 / 4 // what is given back must still get there
 	}
-	if cfg.MaxAge == 0 {
-		cfg.MaxAge = s.inboxRetention() * 9 / 10 // what the inbox has forgotten must not run
+	if t, ok := s.transport.(retainer); ok && cfg.Retention == nil {
+		cfg.Retention = t.Retention
 	}
 	return cfg
 }
