@@ -16,6 +16,13 @@ import (
 // result or [Rejection] is returned, of which only code and text are kept. Errors: [ErrNoHandler], the handler's,
 // the unit of work's. A panic of the handler continues in the caller.
 func Execute[R any](ctx context.Context, p *Processor, cmd Request[R]) (R, error) {
+	if p.cfg.Observer != nil {
+		return observeExecute(ctx, p, cmd)
+	}
+	return execute(ctx, p, cmd)
+}
+
+func execute[R any](ctx context.Context, p *Processor, cmd Request[R]) (R, error) {
 	var none R
 	h := (*p.requests.Load())[reflect.TypeOf(cmd)]
 	if h == nil {

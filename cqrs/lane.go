@@ -254,9 +254,14 @@ func (l *lane) transact(items []*item) error {
 		}
 		defer unlock()
 	}
+	over := func(error) {}
+	if l.r.p.cfg.Observer != nil {
+		ctx, over = b.observeBatch(ctx)
+	}
 	start := time.Now()
 	err := l.r.p.do(ctx, func(ctx context.Context) error { return b.run(ctx, names) })
 	l.r.took(time.Since(start))
+	over(err)
 	if err != nil {
 		return err
 	}

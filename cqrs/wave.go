@@ -162,15 +162,16 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 }
 
 func (b *batch) invoke(ctx context.Context, h *handler, d *Delivery, result *any) error {
-	if len(b.p.cfg.Behaviors) == 0 {
+	if b.p.cfg.Observer == nil && len(b.p.cfg.Behaviors) == 0 {
 		r, err := h.one(ctx, d)
 		*result = r
 		return err
 	}
-	return b.p.behave(ctx, d, func(ctx context.Context) error {
-		r, err := h.one(ctx, d)
-		*result = r
-		return err
+	return b.observe(ctx, []*Delivery{d}, func(ctx context.Context) error {
+		return b.p.behave(ctx, d, func(ctx context.Context) (err error) {
+			*result, err = h.one(ctx, d)
+			return err
+		})
 	})
 }
 
@@ -296,7 +297,7 @@ func (b *batch) callOne(ctx context.Context, rt *route, h *handler, ds []*Delive
 	}
 	ctx, cancel := bounded(b.batchScope(ctx, ds), rt.limit)
 	defer cancel()
-	err := h.many(ctx, ds, results)
+	err := b.observe(ctx, ds, func(ctx context.Context) error { return h.many(ctx, ds, results) })
 	if !outcomeOnly(err) {
 		return err
 	}
@@ -319,7 +320,12 @@ func (b *batch) batchScope(ctx context.Context, ds []*Delivery) context.Context 
 func (b *batch) oneOf(ctx context.Context, rt *route, h *handler, d *Delivery) (any, error) {
 	ctx, cancel := b.scope(ctx, d, rt.limit)
 	defer cancel()
-	return h.one(ctx, d)
+	var r any
+	err := b.observe(ctx, []*Delivery{d}, func(ctx context.Context) (err error) {
+		r, err = h.one(ctx, d)
+		return err
+	})
+	return r, err
 }
 
 // repliesOf answers what succeeded. If anything failed by itself, all is undone.
