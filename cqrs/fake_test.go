@@ -73,12 +73,12 @@ func (t tables) clone() tables {
 
 func newDB() *db {
 	return &db{
-		mu:    make(gate, 1),
+		mu: make(gate, 1),
 		state: tables{
 			rows: map[string]int{}, inbox: map[string]bool{}, dead: map[string]deadRow{},
 			runs: map[string]*cqrs.Peer{}, begun: map[string]int{},
 		},
-		subs:  map[string][]chan *message.Message{},
+		subs: map[string][]chan *message.Message{},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/gormstore"
@@ -13,12 +14,19 @@ import (
 // ErrNotRunning is returned by Ready before Run and after it.
 var ErrNotRunning = errors.New("host: the service does not run")
 
-// Ready reports why the service should get no traffic yet, or any more; nil when it should: it runs, its database
-// answers and its messages leave.
+// Ready reports why the service should get no traffic yet, or any more; nil when it should: it runs, its groups
+// have subscribed, its database answers and its messages leave.
 func (s *Service) Ready(ctx context.Context) error {
 	l := s.life.Load()
 	if l == nil {
 		return fmt.Errorf("%w: %s", ErrNotRunning, s.name)
+	}
+	for _, p := range s.running() {
+		select {
+		case <-p.Running():
+		default:
+			return fmt.Errorf("%w: the group %s of %s has not subscribed yet", ErrNotRunning, p.Group(), s.name)
+		}
 	}
 	pool, err := s.db.DB()
 	if err == nil {
@@ -34,6 +42,12 @@ func (s *Service) Ready(ctx context.Context) error {
 		return fmt.Errorf("host: the relay of %s: %w", s.name, err)
 	}
 	return nil
+}
+
+func (s *Service) running() []*cqrs.Processor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.groups)
 }
 
 // purge adapts a method to idempotency.Purger.
