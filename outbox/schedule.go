@@ -58,7 +58,9 @@ func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
 	if err == nil && moved == 0 {
 		return 0, errLocked
 	}
-	r.reading.set()
+	if err == nil {
+		r.outbox.wake() // they may be any relay's
+	}
 	return 0, err
 }
 

@@ -58,10 +58,16 @@ func newProcess(t *testing.T, url string, cfg outbox.Config) *process {
 	return p
 }
 
-func (p *process) publish(id string) error {
+func (p *process) publish(id string) error { return p.publishIn(id, 0) }
+
+// publishIn publishes a message that is due after d.
+func (p *process) publishIn(id string, d time.Duration) error {
 	return p.unit.Do(context.Background(), func(ctx context.Context) error {
 		m := message.NewMessage(id, nil)
 		m.SetContext(ctx)
+		if d > 0 {
+			m.Metadata.Set(outbox.HeaderDeliverAt, time.Now().Add(d).Format(time.RFC3339Nano))
+		}
 		return p.box.Publish("topic", m)
 	})
 }
@@ -110,6 +116,7 @@ func (p *process) relay(t *testing.T, listen func(ctx context.Context, wake func
 		},
 	})
 	must(t, err)
+	to.relay = relay
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -123,6 +130,8 @@ func (p *process) relay(t *testing.T, listen func(ctx context.Context, wake func
 
 // A broker records ids, and how often its relay was woken.
 type broker struct {
+	relay *outbox.Relay
+
 	mu    sync.Mutex
 	ids   []string
 	wakes int

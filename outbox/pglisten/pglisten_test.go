@@ -136,6 +136,24 @@ func TestNothingIsSentForNobody(t *testing.T) {
 	}
 }
 
+// A scheduled message that one relay moves may be another's to publish.
+func TestMoveOfScheduledMessagesWakes(t *testing.T) {
+	t.Parallel()
+	url := schema(t)
+	l, _ := listener(t, url)
+	p := newProcess(t, url, outbox.Config{})
+	to := p.relay(t, l.Listen)
+	must(t, p.publish("1"))
+	within(t, "it has its shards", func() bool { return to.has("1") })
+	must(t, p.db.Exec("UPDATE outbox_lease SET owner = 'other#1', epoch = epoch + 1, expires_at = 9000000000000000").Error)
+	within(t, "it has lost them", func() bool { return to.relay.Progress().Shards == 0 })
+	must(t, newProcess(t, url, outbox.Config{}).publishIn("2", 100*time.Millisecond))
+	within(t, "it moves the message, and tells the others", func() bool {
+		_, ended := p.sql.notifications()
+		return ended > 0
+	})
+}
+
 func TestSilentConnectionIsChecked(t *testing.T) {
 	t.Parallel()
 	url := schema(t)
