@@ -8,11 +8,11 @@ import (
 	"github.com/surge-go/surge/outbox/uow"
 )
 
-// AppendHeaders and ParseHeaders are the codec of the headers column.
-var (
-	AppendHeaders = appendHeaders
-	ParseHeaders  = parseHeaders
-)
+// AppendHeaders encodes the headers column.
+var AppendHeaders = appendHeaders
+
+// ParseHeaders is its inverse.
+func ParseHeaders(b []byte) (message.Metadata, error) { return parseHeaders(string(b)) }
 
 // StoreMove has a relay that has leases move a message that was read under a lease with the given epoch, as it does
 // if the lease was lost and won back meanwhile. It reports whether the move is still pending.

@@ -84,7 +84,7 @@ func insertArrays(ctx context.Context, conn gorm.ConnPool, table string, records
 	for i := range records {
 		r := &records[i]
 		shards[i], dues[i], ids[i], topics[i], keys[i] = int64(r.shard), r.due, r.id, r.topic, r.key
-		types[i], headers[i], payloads[i] = r.typ, string(r.headers), r.payload
+		types[i], headers[i], payloads[i] = r.typ, r.headers, r.payload
 	}
 	due, arg, args := "", "", []any{shards, ids, topics, keys, types, headers, payloads}
 	if table == "outbox_scheduled" {
@@ -113,7 +113,7 @@ func insertValues(ctx context.Context, conn gorm.ConnPool, table string, records
 		}
 		b.WriteString(row)
 		r := &records[i]
-		args = append(args, r.shard, r.id, r.topic, r.key, r.typ, string(r.headers), r.payload)
+		args = append(args, r.shard, r.id, r.topic, r.key, r.typ, r.headers, r.payload)
 		if due != "" {
 			args = append(args, r.due)
 		}

@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// A mark waits for the moment from which no message can appear before a position any more.
+// A mark waits, on MySQL and MariaDB, for the moment from which no message can appear before a position any more.
 type mark struct {
 	set  bool
 	upTo int64
-	xid  int64     // PostgreSQL: every transaction that may hold a lower number began before this one
-	at   time.Time // elsewhere
+	at   time.Time
 }
 
 // A query reads the table on behalf of a reader.
@@ -19,11 +18,12 @@ type query struct {
 	rd *reader
 }
 
-// top returns the highest seq that is visible. Reads that follow see at least what it saw.
-func (q query) top() (int64, error) {
+// top returns the highest seq that is visible behind a position, or the position. Reads that follow see at least what
+// it saw.
+func (q query) top(after int64) (int64, error) {
 	var top sql.NullInt64
-	err := q.conn.QueryRowContext(q.ctx, "SELECT max(seq) FROM outbox").Scan(&top)
-	return top.Int64, err
+	err := q.conn.QueryRowContext(q.ctx, q.dialect.sql("SELECT max(seq) FROM outbox WHERE seq > ?"), after).Scan(&top)
+	return max(top.Int64, after), err
 }
 
 // filter limits a read to the scan's topics and to our shards.
@@ -51,56 +51,63 @@ func (q query) filter(s *scan, args []any) (string, []any) {
 	return where + " AND " + cond, append(args, more...)
 }
 
-// rows reads messages in order.
+// rows reads messages in order. They are valid until the next call.
 func (q query) rows(s *scan, until int64, limit int) ([]record, error) {
 	where, args := q.filter(s, []any{s.pos, until})
-	recs := make([]record, 0, min(limit, 128))
-	err := q.query("SELECT seq, "+columns+" FROM outbox WHERE seq > ? AND seq <= ?"+where+" ORDER BY seq LIMIT ?",
-		append(args, limit), func(rows *sql.Rows) error {
-			var rec record
-			err := rec.scan(rows)
-			recs = append(recs, rec)
-			return err
-		})
+	return q.records(q.rd.page[:0], "SELECT "+wanted+" FROM outbox WHERE seq > ? AND seq <= ?"+where+" ORDER BY seq LIMIT ?",
+		append(args, limit)...)
+}
+
+// records appends the messages that a query for the wanted columns finds.
+func (q query) records(recs []record, query string, args ...any) ([]record, error) {
+	sc := newScanner()
+	err := q.query(query, args, func(rows *sql.Rows) error {
+		rec, err := sc.scan(rows)
+		recs = append(recs, *rec)
+		return err
+	})
 	return recs, err
 }
 
-// horizon returns the number of a transaction that begins now, and the number below which all have ended.
-// (The xmax of a snapshot would not do for the first: transactions above it may have begun.)
-func (q query) horizon() (now, ended int64, err error) {
-	if !q.dialect.postgres() {
-		return 0, 0, nil
+// look asks PostgreSQL which transactions are in progress. The id of its own is taken after what was visible before.
+func (q query) look() (s snapshot, err error) {
+	var text string
+	err = q.conn.QueryRowContext(q.ctx,
+		"SELECT pg_current_xact_id()::text::bigint, pg_current_snapshot()::text").Scan(&s.now, &text)
+	if err != nil {
+		return s, err
 	}
-	err = q.conn.QueryRowContext(q.ctx, `SELECT pg_current_xact_id()::text::bigint,
-		pg_snapshot_xmin(pg_current_snapshot())::text::bigint`).Scan(&now, &ended)
-	return now, ended, err
+	return s, s.parse(text)
 }
 
 // lookBack returns messages up to the scan's position that are not in our hands, and moves up the point from which
 // it is necessary to look. It reports whether it saw all of them.
 func (rd *reader) lookBack(q query, s *scan) (late []record, complete bool, err error) {
-	now, ended, err := q.horizon()
-	if err != nil {
-		return nil, false, err
-	}
 	seqs, complete, err := rd.unknown(q, s)
 	if err != nil {
 		return nil, false, err
 	}
-	settled := s.mark.xid < ended
-	if !q.dialect.postgres() {
-		settled = time.Since(s.mark.at) > rd.relay.cfg.MaxTransaction
-	}
-	if s.mark.set && settled && complete {
-		s.low, s.mark = max(s.low, min(s.mark.upTo, s.pos)), mark{}
-	}
-	if !s.mark.set {
-		s.mark = mark{set: true, upTo: s.pos, xid: now, at: time.Now()}
+	if complete {
+		rd.settle(s)
 	}
 	if len(seqs) > 0 {
 		late, err = q.exactly(seqs)
 	}
 	return late, complete, err
+}
+
+// settle notes that a scan has looked back.
+func (rd *reader) settle(s *scan) {
+	if rd.relay.dialect.postgres() {
+		s.low = s.pos
+		return
+	}
+	if s.mark.set && time.Since(s.mark.at) > rd.relay.cfg.MaxTransaction {
+		s.low, s.mark = max(s.low, min(s.mark.upTo, s.pos)), mark{}
+	}
+	if !s.mark.set {
+		s.mark = mark{set: true, upTo: s.pos, at: time.Now()}
+	}
 }
 
 // unknown lists what lies between a scan's low and its position and is not in our hands.
@@ -122,15 +129,8 @@ func (rd *reader) unknown(q query, s *scan) (seqs []int64, complete bool, err er
 
 // exactly reads the messages with the given keys, in order.
 func (q query) exactly(seqs []int64) ([]record, error) {
-	recs := make([]record, 0, len(seqs))
 	where, args := q.dialect.among("seq", seqs)
-	err := q.query("SELECT seq, "+columns+" FROM outbox WHERE "+where+" ORDER BY seq", args, func(rows *sql.Rows) error {
-		var rec record
-		err := rec.scan(rows)
-		recs = append(recs, rec)
-		return err
-	})
-	return recs, err
+	return q.records(make([]record, 0, len(seqs)), "SELECT "+wanted+" FROM outbox WHERE "+where+" ORDER BY seq", args...)
 }
 
 // shards lists the shards that are ours.

@@ -22,8 +22,10 @@ const (
 type reader struct {
 	relay  *Relay
 	window map[int64]struct{} // messages in our hands: queued, under way, or not yet deleted
+	page   []record           // of the last read, to be used again
 	main   *scan
 	behind map[string]*scan
+	past   horizon       // PostgreSQL: who may still commit what was passed
 	epochs [Shards]int64 // of the shards that may be read; 0 for others
 	whole  bool          // all shards are ours
 	swept  time.Time
@@ -40,8 +42,9 @@ type scan struct {
 // readLoop reads when it is woken, and polls.
 func (r *Relay) readLoop(ctx context.Context) {
 	rd := &reader{
-		relay: r, window: map[int64]struct{}{}, main: &scan{}, behind: map[string]*scan{}, swept: time.Now(),
+		relay: r, window: map[int64]struct{}{}, behind: map[string]*scan{},
 	}
+	rd.restart()
 	poll := minPoll
 	for tries := 0; ctx.Err() == nil; {
 		r.begin(choreRead)
@@ -82,12 +85,13 @@ func (rd *reader) restart() {
 	for t := range rd.behind {
 		rd.behind[t] = &scan{topic: t}
 	}
+	rd.past = horizon{open: map[int64]int64{}}
 	rd.swept = time.Now()
 }
 
 // open reports whether messages may still appear before a position.
 func (rd *reader) open() bool {
-	open := rd.opened(rd.main)
+	open := rd.opened(rd.main) || len(rd.past.open) > 0
 	for _, s := range rd.behind {
 		open = open || rd.opened(s)
 	}
@@ -164,11 +168,15 @@ func (o *Outbox) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) e
 // scans lets each scan that has room advance.
 func (rd *reader) scans(q query) (found, more bool, err error) {
 	top := int64(math.MaxInt64)
-	if !rd.whole || len(rd.behind) > 0 {
-		if top, err = q.top(); err != nil {
+	if q.dialect.postgres() || !rd.whole || len(rd.behind) > 0 {
+		if top, err = q.top(rd.main.pos); err != nil {
 			return false, false, err
 		}
-		top = max(top, rd.main.pos)
+	}
+	if q.dialect.postgres() && !rd.past.settled(top) {
+		if err := rd.look(q, top); err != nil {
+			return false, false, err
+		}
 	}
 	n, more, err := rd.advance(q, rd.main, top, rd.relay.cfg.Buffer)
 	found = n > 0
@@ -189,20 +197,37 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 			rd.main.low = min(rd.main.low, s.low)
 			rd.main.mark = mark{}
 			delete(rd.behind, name)
+			rd.relay.caughtUp(name)
 		}
 	}
 	return found, more, nil
 }
 
+// look has the scans look back as far as transactions that have ended may reach.
+func (rd *reader) look(q query, top int64) error {
+	s, err := q.look()
+	if err != nil {
+		return err
+	}
+	back := rd.past.look(s, top)
+	rd.main.low = min(rd.main.low, back)
+	for _, s := range rd.behind {
+		s.low = min(s.low, back)
+	}
+	return nil
+}
+
 // advance reads up to limit messages after the scan's position and reports whether there is more to read.
 func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more bool, err error) {
-	until := top
-	if top != math.MaxInt64 {
-		until = min(max(top, s.pos), s.pos+span)
+	until := max(top, s.pos)
+	if !rd.whole || len(rd.behind) > 0 {
+		until = min(until, s.pos+span)
 	}
-	recs, err := q.rows(s, until, limit)
-	if err != nil {
-		return 0, false, err
+	var recs []record
+	if until > s.pos {
+		if recs, err = q.rows(s, until, limit); err != nil {
+			return 0, false, err
+		}
 	}
 	before, cut := s.pos, len(recs) == limit
 	var late []record
@@ -223,8 +248,25 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	case until != math.MaxInt64:
 		s.pos = until
 	}
-	n = rd.dispatch(s, append(late, recs...), before)
+	n = rd.dispatch(s, late, before)
+	if rd.behind[s.topic] == s && s.pos < before { // there was no room for those
+		s.low = s.pos
+		return n, true, nil
+	}
+	n += rd.dispatch(s, recs, before)
+	clear(recs)
+	rd.page = recs
+	if q.dialect.postgres() {
+		s.low = s.pos
+	}
 	return n, cut || until < top, nil
+}
+
+// caughtUp notes that a topic is read with all others again.
+func (r *Relay) caughtUp(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.topic(name).behind = false
 }
 
 // room returns how many more messages a topic's queue takes.
@@ -250,6 +292,9 @@ func (r *Relay) topic(name string) *topic {
 // dispatch hands messages to their topics and returns how many were new.
 func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 	r := rd.relay
+	if len(recs) == 0 {
+		return 0
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.rescan {
@@ -269,6 +314,7 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 		if len(t.queue) >= r.cfg.Buffer || len(r.moves) >= r.cfg.Buffer {
 			if s.topic == "" {
 				rd.behind[rec.topic] = &scan{topic: rec.topic, pos: min(before, rec.seq-1), low: min(s.low, rec.seq-1)}
+				t.behind = true
 				continue
 			}
 			s.pos = min(s.pos, rec.seq-1)
@@ -276,9 +322,11 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 		}
 		rd.window[rec.seq] = struct{}{}
 		n++
-		if b := r.blocked[rec.lane()]; b != nil && b.holds {
-			r.enqueueMove(rec)
-			continue
+		if len(r.blocked) > 0 {
+			if b := r.blocked[rec.lane()]; b != nil && b.holds {
+				r.enqueueMove(rec)
+				continue
+			}
 		}
 		t.queue = append(t.queue, rec)
 		touched[t] = struct{}{}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -34,7 +36,7 @@ type record struct {
 	topic   string
 	key     string
 	typ     string
-	headers []byte
+	headers string
 	payload []byte
 	due     int64 // microseconds since 1970; 0 is now
 
@@ -66,7 +68,7 @@ func newRecord(topic string, m *message.Message) (record, error) {
 	if r.payload == nil {
 		r.payload = []byte{}
 	}
-	r.headers = appendHeaders(nil, m.Metadata)
+	r.headers = string(appendHeaders(make([]byte, 0, 512), m.Metadata))
 	r.shard = ShardOf(r.key)
 	if r.key == "" {
 		r.shard = ShardOf(r.id)
@@ -112,6 +114,44 @@ func (r *record) scan(rows *sql.Rows, more ...any) error {
 	return rows.Scan(append(to, more...)...)
 }
 
+// wanted are the columns that a relay publishes.
+const wanted = "seq, shard, id, topic, aggregateid, headers, payload"
+
+// A scanner reads rows of wanted columns without allocating more than they hold.
+type scanner struct {
+	rec        record
+	seq, shard integer
+	to         []any
+}
+
+func newScanner() *scanner {
+	s := &scanner{}
+	s.to = []any{&s.seq, &s.shard, &s.rec.id, &s.rec.topic, &s.rec.key, &s.rec.headers, &s.rec.payload}
+	return s
+}
+
+// scan reads a row; the record is overwritten by the next one.
+func (s *scanner) scan(rows *sql.Rows) (*record, error) {
+	s.rec.payload = nil
+	err := rows.Scan(s.to...)
+	s.rec.seq, s.rec.shard = int64(s.seq), int(s.shard)
+	return &s.rec, err
+}
+
+// An integer scans what drivers return for one; database/sql would take the way over text, or reflection.
+type integer int64
+
+// Scan implements [sql.Scanner].
+func (n *integer) Scan(src any) error {
+	if v, ok := src.(int64); ok {
+		*n = integer(v)
+		return nil
+	}
+	v, err := strconv.ParseInt(fmt.Sprintf("%s", src), 10, 64)
+	*n = integer(v)
+	return err
+}
+
 // appendHeaders encodes metadata as a JSON object of strings.
 func appendHeaders(b []byte, headers message.Metadata) []byte {
 	b = append(b, '{')
@@ -149,14 +189,13 @@ func plain(s string) bool {
 }
 
 // parseHeaders decodes what appendHeaders wrote; anything unusual goes through encoding/json.
-func parseHeaders(b []byte) (message.Metadata, error) {
-	headers := make(message.Metadata, 16)
-	s := string(b)
+func parseHeaders(s string) (message.Metadata, error) {
+	headers := make(message.Metadata, strings.Count(s, ",")+1) // as a rule no value has a comma
 	if parsePlain(s, headers) {
 		return headers, nil
 	}
 	clear(headers)
-	if err := json.Unmarshal(b, &headers); err != nil {
+	if err := json.Unmarshal([]byte(s), &headers); err != nil {
 		return nil, err
 	}
 	return headers, nil

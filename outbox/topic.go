@@ -17,6 +17,7 @@ type topic struct {
 	queue   []record // to be published, in order
 	trials  []*trial // from the retry table
 	running bool
+	behind  bool // the reader reads it by a scan of its own, and waits for room
 
 	failures int       // in a row
 	since    time.Time // of the first of them
@@ -108,7 +109,7 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 		r.flying[batch[i].shard]++
 	}
 	t.sentAt = time.Now()
-	if len(t.queue) <= r.cfg.Buffer/2 {
+	if t.behind && len(t.queue) <= r.cfg.Buffer/2 {
 		r.reading.set()
 	}
 	return batch, nil
