@@ -1,27 +1,41 @@
 package kafkabus_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
-func universal(t *testing.T, brokers []string, cfg kafkabus.Config, ordered bool) {
-	// The suite leaves messages unacked behind when it closes subscribers.
-	cfg.Drain = 100 * time.Millisecond
-	group := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
-		bus := open(t, brokers, cfg)
-		return bus.Publisher(), subscriber(t, bus, group)
-	}
-	features := tests.Features{
+// features are what the suite's flags say of this package. Those that stay false: ExactlyOnceDelivery, because
+// redeliveries are possible; GuaranteedOrderWithSingleSubscriber and RequireSingleInstance, because nothing is so
+// limited; ContextPreserved, because a context does not travel through a broker. GuaranteedOrder means to the suite
+// that the next message comes after the ack, so it is true of a window of one on one partition.
+func features(ordered bool) tests.Features {
+	return tests.Features{
 		ConsumerGroups: true, Persistent: true, GuaranteedOrder: ordered, ForceShort: true,
 		GenerateTopicFunc: func(c tests.TestContext) string { return topicPrefix + c.TestID.String() },
 	}
-	tests.TestPubSub(t, features,
+}
+
+// inGroup makes the suite's instances. Its tests leave messages unacked behind when they close subscribers.
+func inGroup(brokers []string, cfg kafkabus.Config) tests.ConsumerGroupPubSubConstructor {
+	cfg.Drain = 100 * time.Millisecond
+	return func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
+		bus := open(t, brokers, cfg)
+		return bus.Publisher(), subscriber(t, bus, group)
+	}
+}
+
+func universal(t *testing.T, brokers []string, cfg kafkabus.Config, ordered bool) {
+	group := inGroup(brokers, cfg)
+	tests.TestPubSub(t, features(ordered),
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "test-"+t.Name()) }, group)
 }
 
@@ -36,4 +50,48 @@ func TestWatermillSuiteStrictOrder(t *testing.T) {
 		cfg.Window, cfg.Topic.Partitions = 1, 1
 		universal(t, brokers, cfg, true)
 	})
+}
+
+// A window of many keeps the order too; it only does not wait for acks.
+func TestWatermillSuiteOrderWithAWindow(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Topic.Partitions = 1
+		one(t, brokers, cfg, features(true), tests.TestPublishSubscribeInOrder, false)
+	})
+}
+
+// NewSubscriberReceivesOldMessages is true of subscribers with groups of their own, as it is of Kafka.
+func TestWatermillSuiteOldMessages(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		f := features(false)
+		f.NewSubscriberReceivesOldMessages = true
+		one(t, brokers, quickConfig(), f, tests.TestNewSubscriberReceivesOldMessages, true)
+	})
+}
+
+// one runs a single test of the suite.
+func one(
+	t *testing.T, brokers []string, cfg kafkabus.Config, f tests.Features,
+	test func(*testing.T, tests.TestContext, tests.PubSubConstructor), alone bool,
+) {
+	group, name := inGroup(brokers, cfg), watermill.NewShortUUID()
+	test(t, tests.TestContext{TestID: tests.NewTestID(), Features: f},
+		func(t *testing.T) (message.Publisher, message.Subscriber) {
+			if alone {
+				name = watermill.NewShortUUID()
+			}
+			return group(t, name)
+		})
+}
+
+// The broker that is killed and started twice while a hundred publishers are at work is not the only one.
+func TestWatermillSuiteReconnect(t *testing.T) {
+	brokers, command := os.Getenv("SURGE_CHAOS_KAFKA"), os.Getenv("SURGE_CHAOS_BROKER")
+	if brokers == "" || command == "" {
+		t.Skip("SURGE_CHAOS_KAFKA and SURGE_CHAOS_BROKER are not set; see .ci/run chaos")
+	}
+	f := features(false)
+	f.RestartServiceCommand = []string{"sh", "-c", command + " kill 1 && " + command + " start 1"}
+	one(t, strings.Split(brokers, ","), hasty(), f, tests.TestReconnect, false)
 }
