@@ -111,6 +111,11 @@ func (o *Outbox) flush(ctx context.Context, records []record) error {
 	if err := o.insert(ctx, conn, records); err != nil {
 		return err
 	}
+	for i := range records {
+		if records[i].due != 0 {
+			return uow.AfterCommit(ctx, o.wakeAll)
+		}
+	}
 	return uow.AfterCommit(ctx, o.wake)
 }
 
@@ -179,7 +184,17 @@ func (o *Outbox) wake() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for r := range o.wakes {
-		r.hint()
+		r.reading.set()
+	}
+}
+
+// wakeAll does the same, when some of it is scheduled.
+func (o *Outbox) wakeAll() {
+	o.wake()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for r := range o.wakes {
+		r.waiting.set()
 	}
 }
 

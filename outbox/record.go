@@ -24,7 +24,8 @@ const (
 	// HeaderType is the metadata name of a message's type; it fills the column of that name.
 	HeaderType = "ce_type"
 	// HeaderDeliverAt is the metadata name of the time before which a message is not published, in
-	// [time.RFC3339Nano]. The outbox removes it.
+	// [time.RFC3339Nano], by the database's clock. The message gets its place in the order when that time has come, be
+	// it at once. The outbox removes it.
 	HeaderDeliverAt = "surge-deliver-at"
 )
 
@@ -38,7 +39,7 @@ type record struct {
 	typ     string
 	headers string
 	payload []byte
-	due     int64 // microseconds since 1970; 0 is now
+	due     int64 // microseconds since 1970; 0: it is not scheduled
 
 	// Known to relays only.
 	epoch    int64 // of the lease under which it was read
@@ -61,9 +62,7 @@ func newRecord(topic string, m *message.Message) (record, error) {
 		if err != nil {
 			return r, fmt.Errorf("outbox: message %s: %s: %w", m.UUID, HeaderDeliverAt, err)
 		}
-		if t.After(time.Now()) {
-			r.due = t.UnixMicro()
-		}
+		r.due = max(t.UnixMicro(), 1)
 	}
 	if r.payload == nil {
 		r.payload = []byte{}
