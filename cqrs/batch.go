@@ -103,6 +103,11 @@ func (b *batch) claim(ctx context.Context) error {
 	return nil
 }
 
+// joins reports whether the message goes to the queue of its key now, and so behind what is there.
+func (it *item) joins() bool {
+	return it.fate == undecided && it.queue != "" && !it.skip && it.later == 0 && (it.parked == nil || it.arrives)
+}
+
 // joinQueues puts fresh messages of parked queues behind what is there.
 func (b *batch) joinQueues(ctx context.Context) error {
 	for _, it := range b.items {
@@ -115,7 +120,7 @@ func (b *batch) joinQueues(ctx context.Context) error {
 	}
 	var queues []string
 	for _, it := range b.items {
-		if it.fate == undecided && it.parked == nil && it.queue != "" && !it.skip {
+		if it.joins() {
 			queues = append(queues, it.queue)
 		}
 	}
@@ -134,7 +139,7 @@ func (b *batch) joinQueues(ctx context.Context) error {
 		waiting[q] = parked[i]
 	}
 	for _, it := range b.items {
-		if it.fate == undecided && it.parked == nil && !it.skip && waiting[it.queue] {
+		if it.joins() && waiting[it.queue] {
 			it.fate = behind
 		}
 	}

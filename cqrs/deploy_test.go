@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -240,6 +241,100 @@ func TestScheduledMessagesWaitEvenWithoutAnOutbox(t *testing.T) {
 		synctest.Wait()
 		if got := j.String(); got != "1m0s 1h0m0s" {
 			t.Errorf("delivered after %q", got)
+		}
+	})
+}
+
+// A scheduled message does not hold up its key, and takes its place in it when its time comes.
+func TestAScheduledMessageDoesNotHoldUpItsKey(t *testing.T) {
+	t.Parallel()
+	for name, durable := range map[string]bool{"in memory": false, "parked": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { scheduledAmongOthers(t, durable) })
+		})
+	}
+}
+
+func scheduledAmongOthers(t *testing.T, durable bool) {
+	b, j := newDB(), &journal{}
+	cfg := b.config()
+	if !durable {
+		cfg.Parking, cfg.DeadLetters = nil, nil
+	}
+	s := newService(t, b, catalog(), cfg)
+	start, busy := time.Now(), true
+	cqrs.On(s.p, func(_ context.Context, n note) error {
+		if n.Text == "busy" && busy {
+			return cqrs.Later(10*time.Minute, errNotNow)
+		}
+		j.add(fmt.Sprint(n.Text, "@", time.Since(start).Round(time.Minute)))
+		return nil
+	})
+	s.run()
+	synctest.Wait()
+	send := func(text string, options ...cqrs.SendOption) {
+		if err := s.s.Send(t.Context(), note{Order: "a", Text: text}, options...); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+	}
+	send("hour", cqrs.After(time.Hour))
+	send("now")
+	time.Sleep(55 * time.Minute)
+	send("busy") // parked until the 65th minute
+	time.Sleep(7 * time.Minute)
+	send("late") // behind it, and behind what became due meanwhile
+	busy = false
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	if got, want := j.String(), "now@0s busy@1h5m0s hour@1h5m0s late@1h5m0s"; got != want {
+		t.Errorf("handled %q, want %q", got, want)
+	}
+	b.read(func(st *tables) {
+		if len(st.parked) != 0 {
+			t.Errorf("%d messages still parked", len(st.parked))
+		}
+	})
+}
+
+// A scheduled message that fails for good holds up its key like any other.
+func TestAScheduledMessageThatDiesHoldsUpItsKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newDB(), &journal{}
+		s := newService(t, b, catalog(), b.config())
+		broken := true
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Text == "dies" && broken {
+				return errNotNow
+			}
+			j.add(n.Text)
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		_ = s.s.Send(t.Context(), note{Order: "a", Text: "dies"}, cqrs.After(time.Hour))
+		time.Sleep(2 * time.Hour)
+		_ = s.s.Send(t.Context(), note{Order: "a", Text: "behind"})
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		var id string
+		b.read(func(st *tables) {
+			for id = range st.dead {
+			}
+			if len(st.dead) != 1 || len(st.parked) != 2 {
+				t.Errorf("dead %v, parked %v", st.dead, st.parked)
+			}
+		})
+		broken = false
+		if n, err := s.p.Replay(t.Context(), id); n != 1 || err != nil {
+			t.Fatalf("Replay = %d, %v", n, err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := j.String(); got != "dies behind" {
+			t.Errorf("handled %q", got)
 		}
 	})
 }

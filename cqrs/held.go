@@ -11,9 +11,9 @@ type heldQueue struct {
 	items []*item
 }
 
-// heldKey gives a message without key a queue of its own.
+// heldKey gives a message without key, and one that is scheduled, a queue of its own.
 func heldKey(it *item) string {
-	if it.queue == "" {
+	if it.queue == "" || it.timed {
 		return "\x00" + it.d.Envelope.ID
 	}
 	return it.queue
@@ -64,9 +64,13 @@ func (h *held) due(limit int) []*item {
 		if q.due.After(now) {
 			continue
 		}
+		if h.arrives(q.items[0]) {
+			delete(h.queues, k)
+			continue
+		}
 		n := min(limit-len(batch), len(q.items))
 		for _, it := range q.items[:n] {
-			it.held = false
+			it.held, it.timed = false, false
 			batch = append(batch, it)
 		}
 		if q.items = q.items[n:]; len(q.items) == 0 {
@@ -77,6 +81,15 @@ func (h *held) due(limit int) []*item {
 		}
 	}
 	return batch
+}
+
+// arrives puts a scheduled message, whose time has come, behind what is held of its key.
+func (h *held) arrives(it *item) bool {
+	if !it.timed || h.queues[it.queue] == nil {
+		return false
+	}
+	it.timed = false
+	return h.follows(it)
 }
 
 // wait says how long it is to the next due message.

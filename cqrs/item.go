@@ -24,9 +24,13 @@ const (
 	duplicate // the inbox knows it
 	behind    // an earlier one of its queue is not done
 	retried   // failed; again after a delay
+	scheduled // its time has not come; its key does not wait for it
 	dead      // failed for good
 	unstarted // its turn did not come in this transaction
 )
+
+// postponed reports whether the message is to run later.
+func (f fate) postponed() bool { return f == behind || f == retried || f == scheduled }
 
 // An item is a message in a lane: fresh from a subscriber, or parked before.
 type item struct {
@@ -38,10 +42,12 @@ type item struct {
 	route  *route
 	queue  string // what keeps order; "" for a message without key
 
-	ready   bool  // looked at once: decoded, or has a verdict
-	verdict error // why its handlers are not even called
-	skip    bool  // nobody's business
-	later   time.Duration
+	ready   bool          // looked at once: decoded, or has a verdict
+	verdict error         // why its handlers are not even called
+	skip    bool          // nobody's business
+	later   time.Duration // until its time, if it is scheduled
+	timed   bool          // waits for it in memory
+	arrives bool          // parked, and its time has come: it goes to its key now
 	stuck   time.Duration // for so long a handler of its key has not returned
 	single  bool          // runs alone: its batch handler did not return
 	marked  bool          // noted as about to run, see vigil
@@ -77,6 +83,7 @@ func (r *runner) parkedItem(pk *Parked, done *sync.WaitGroup) *item {
 	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: pk.Payload, Metadata: md}
 	d.Envelope.Attempt = pk.Attempt
 	it := &item{d: d, parked: pk, done: done, queue: queueOf(pk.Topic, d.Envelope.Key)}
+	it.arrives = it.queue != "" && pk.Queue == pk.ID
 	it.route = r.routeOf(d)
 	return it
 }
@@ -125,7 +132,7 @@ func (it *item) settle(acknowledge bool) {
 	it.settled = true
 	switch {
 	case it.parked != nil:
-		if !acknowledge || it.fate == retried || it.fate == behind || it.blocks {
+		if !acknowledge || it.fate.postponed() || it.blocks {
 			it.chain.broken.Store(true)
 		}
 		it.done.Done()
@@ -189,6 +196,9 @@ func (it *item) record(group string) Record {
 	if it.parked != nil {
 		r := it.parked.Record
 		r.Attempt = max(r.Attempt, it.kills-1)
+		if it.arrives {
+			r.Queue = it.queue
+		}
 		return r
 	}
 	env := &it.d.Envelope
@@ -197,7 +207,7 @@ func (it *item) record(group string) Record {
 		Type: storable(env.Type), Key: storable(env.Key),
 		Payload: it.d.Payload, Metadata: it.d.Metadata, Attempt: max(0, it.kills-1),
 	}
-	if r.Queue == "" {
+	if r.Queue == "" || it.fate == scheduled {
 		r.Queue = r.ID
 	}
 	return r

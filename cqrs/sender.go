@@ -59,8 +59,9 @@ type outgoing struct {
 	at  time.Time
 }
 
-// At has the message delivered no earlier than t. It needs an outbox, which keeps the message until then, or a
-// receiving [Processor] with Parking, which keeps it too.
+// At has the message delivered no earlier than t. It needs an outbox, which keeps the message until then; without one
+// the receiving [Processor] keeps it, durably if it has Parking. Other messages of its key do not wait for it: its
+// place among them is that of its time.
 func At(t time.Time) SendOption { return SendOption{func(o *outgoing) { o.at = t }} }
 
 // After is [At] d from now.

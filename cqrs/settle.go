@@ -100,9 +100,10 @@ var errUndecided = errors.New("cqrs: no handler decided about the message")
 
 // decisions are what a batch writes about its messages, a statement each.
 type decisions struct {
-	append, reschedule, consume []*Parked
-	letters                     []*DeadLetter
-	resolve, unclaim, end       []string
+	leave, append         []*Parked // leave: those that move to the queue of their key, or are done with it
+	reschedule, consume   []*Parked
+	letters               []*DeadLetter
+	resolve, unclaim, end []string
 }
 
 // settle writes what was decided, in the transaction of the work.
@@ -121,15 +122,18 @@ func (b *batch) settle(ctx context.Context) error {
 }
 
 func (b *batch) decide(d *decisions, it *item) {
+	if it.arrives && it.fate != unstarted {
+		d.leave = append(d.leave, it.parked)
+	}
 	switch it.fate {
 	case handled, skipped:
-		if it.parked != nil {
+		if it.parked != nil && !it.arrives {
 			d.consume = append(d.consume, it.parked)
-			if it.parked.Dead {
-				d.resolve = append(d.resolve, it.d.Envelope.ID)
-			}
 		}
-	case behind, retried:
+		if it.parked != nil && it.parked.Dead {
+			d.resolve = append(d.resolve, it.d.Envelope.ID)
+		}
+	case behind, retried, scheduled:
 		b.postpone(d, it)
 	case dead:
 		b.bury(d, it)
@@ -154,17 +158,17 @@ func (b *batch) postpone(d *decisions, it *item) {
 	}
 	next := &Parked{Record: it.record(b.p.group)}
 	if it.parked != nil {
-		next.Lease, next.Dead = it.parked.Lease, it.parked.Dead
+		next.Dead = it.parked.Dead
 	}
-	if it.fate == retried {
+	switch {
+	case it.fate == retried && !it.quiet:
 		next.Delay = it.delay
-		if !it.quiet {
-			next.noteFailure(it)
-		}
-	} else if it.parked == nil {
-		next.Delay = it.later // its own time, wherever in the queue it is
+		next.noteFailure(it)
+	case it.fate != behind:
+		next.Delay = it.delay
 	}
-	if it.parked != nil {
+	if it.parked != nil && !it.arrives {
+		next.Lease = it.parked.Lease
 		d.reschedule = append(d.reschedule, next)
 	} else {
 		d.append = append(d.append, next)
@@ -180,10 +184,10 @@ func (b *batch) bury(d *decisions, it *item) {
 	})
 	blocker := &Parked{Record: rec, Blocked: true, Dead: true}
 	switch {
-	case it.parked != nil && it.blocks:
+	case it.parked != nil && !it.arrives && it.blocks:
 		blocker.Lease = it.parked.Lease
 		d.reschedule = append(d.reschedule, blocker)
-	case it.parked != nil:
+	case it.parked != nil && !it.arrives:
 		d.consume = append(d.consume, it.parked)
 	case it.blocks:
 		d.append = append(d.append, blocker)
@@ -212,6 +216,9 @@ func (b *batch) write(ctx context.Context, d *decisions) error {
 		return nil
 	}
 	steps := []func() error{
+		func() error {
+			return write("end waiting", len(d.leave), func() error { return c.Parking.Consume(ctx, d.leave) })
+		},
 		func() error {
 			return write("park", len(d.append), func() error { return c.Parking.Append(ctx, d.append) })
 		},
@@ -261,8 +268,7 @@ func (b *batch) finish() {
 		}
 		b.p.stats.count(it)
 		b.report(it)
-		postponed := it.fate == behind || it.fate == retried
-		if postponed && it.parked == nil && b.p.cfg.Parking == nil {
+		if it.fate.postponed() && it.parked == nil && b.p.cfg.Parking == nil {
 			if it.counts {
 				it.tries++
 				it.d.Envelope.Attempt = it.tries
@@ -270,11 +276,11 @@ func (b *batch) finish() {
 			if it.verdict != nil && !final(it.verdict) {
 				it.verdict, it.ready = nil, false
 			}
-			it.later = 0
+			it.later, it.timed = 0, it.fate == scheduled
 			keep = append(keep, it)
 			continue
 		}
-		if it.fate == retried && (!wake || it.delay < soonest) {
+		if (it.fate == retried || it.fate == scheduled) && (!wake || it.delay < soonest) {
 			soonest, wake = it.delay, true
 		}
 		if it.fate == behind && !wake {

@@ -28,7 +28,7 @@ func (c *counters) count(it *item) {
 		c.skipped.Add(1)
 	case duplicate:
 		c.duplicates.Add(1)
-	case behind, retried:
+	case behind, retried, scheduled:
 		c.postponed.Add(1)
 	case dead:
 		c.dead.Add(1)

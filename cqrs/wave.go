@@ -28,12 +28,12 @@ func (b *batch) wave(ctx context.Context, w *wave) {
 // admit decides about messages that need no handler, or must wait.
 func (b *batch) admit(it *item) bool {
 	switch {
+	case it.later > 0:
+		it.fate, it.delay = scheduled, it.later
 	case it.queue != "" && b.blocked[it.queue]:
 		it.fate = behind
 	case it.skip:
 		it.fate = skipped
-	case it.later > 0:
-		b.wait(it, it.later, errNotDue)
 	case it.verdict != nil:
 		return true
 	case it.stuck > 0:
@@ -51,7 +51,6 @@ func (b *batch) admit(it *item) bool {
 }
 
 var (
-	errNotDue    = errors.New("cqrs: not due yet")
 	errPaused    = errors.New("cqrs: the type is paused")
 	errStillHung = errors.New("cqrs: an earlier run of its key has not returned")
 )
