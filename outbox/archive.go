@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/gorm"
 )
 
@@ -97,12 +96,8 @@ func (f ArchiveFilter) where() (string, []any) {
 }
 
 func (o *Outbox) archivePage(ctx context.Context, f ArchiveFilter, limit int) (page []ArchivedMessage, err error) {
-	conn := o.db.Statement.ConnPool
-	if uow.In(ctx) {
-		conn = uow.DB(ctx).Statement.ConnPool
-	}
 	where, args := f.where()
-	x := execer{ctx, conn, o.dialect}
+	x := execer{ctx, o.joined(ctx), o.dialect}
 	err = x.query("SELECT seq, "+columns+", created_at, published_at FROM outbox_archive WHERE "+where+
 		" ORDER BY seq LIMIT ?", append(args, limit), func(rows *sql.Rows) error {
 		var rec record

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
 )
 
 // A DeadFilter selects dead messages; a zero field selects all.
@@ -93,11 +94,7 @@ func (f DeadFilter) where(after int64) (string, []any) {
 
 func (o *Outbox) deadPage(ctx context.Context, f DeadFilter, after int64) (page []DeadMessage, err error) {
 	where, args := f.where(after)
-	conn := o.db.Statement.ConnPool
-	if uow.In(ctx) {
-		conn = uow.DB(ctx).Statement.ConnPool
-	}
-	x := execer{ctx, conn, o.dialect}
+	x := execer{ctx, o.joined(ctx), o.dialect}
 	err = x.query("SELECT seq, "+columns+", attempts, error, created_at, died_at FROM outbox_dead WHERE "+where,
 		append(args, deadPage), func(rows *sql.Rows) error {
 			var rec record
@@ -155,6 +152,10 @@ func (o *Outbox) act(
 	if uow.In(ctx) {
 		run = func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
 	}
+	last, err := o.lastDead(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("outbox: dead messages %s: %w", state, err)
+	}
 	for {
 		limit := deadPage
 		if f.Limit > 0 {
@@ -164,7 +165,7 @@ func (o *Outbox) act(
 		err := run(ctx, func(ctx context.Context) error {
 			x := execer{ctx, uow.DB(ctx).Statement.ConnPool, o.dialect}
 			n = 0
-			seqs, err := o.lockDead(x, f, limit)
+			seqs, err := o.lockDead(x, f, last, limit)
 			if err != nil || len(seqs) == 0 {
 				return err
 			}
@@ -188,14 +189,24 @@ func (o *Outbox) act(
 	}
 }
 
-func (o *Outbox) lockDead(x execer, f DeadFilter, limit int) (seqs []int64, err error) {
+// lastDead returns the place of the newest dead message. What is replayed and dies at once is behind it, and not
+// replayed again.
+func (o *Outbox) lastDead(ctx context.Context) (last int64, err error) {
+	x := execer{ctx, o.joined(ctx), o.dialect}
+	err = x.conn.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM outbox_dead WHERE state = 'dead'").Scan(&last)
+	return last, err
+}
+
+// joined returns the transaction in ctx, or else the database.
+func (o *Outbox) joined(ctx context.Context) gorm.ConnPool {
+	if uow.In(ctx) {
+		return uow.DB(ctx).Statement.ConnPool
+	}
+	return o.db.Statement.ConnPool
+}
+
+func (o *Outbox) lockDead(x execer, f DeadFilter, last int64, limit int) (seqs []int64, err error) {
 	where, args := f.where(0)
-	err = x.query("SELECT seq FROM outbox_dead WHERE "+where+o.dialect.update, append(args, limit),
-		func(rows *sql.Rows) error {
-			var seq int64
-			err := rows.Scan(&seq)
-			seqs = append(seqs, seq)
-			return err
-		})
-	return seqs, err
+	return x.numbers("SELECT seq FROM outbox_dead WHERE seq <= ? AND "+where+o.dialect.update,
+		append(append([]any{last}, args...), limit)...)
 }

@@ -15,6 +15,6 @@ var (
 	ErrHung = errors.New("outbox: the publisher does not return")
 	// ErrStuck is what [Relay.Healthy] wraps when messages do not leave.
 	ErrStuck = errors.New("outbox: messages do not leave")
-	// ErrNoActor is returned by Replay and Discard when the action names nobody or gives no reason.
+	// ErrNoActor is returned by Replay, Discard and Erase when the action names nobody or gives no reason.
 	ErrNoActor = errors.New("outbox: an action needs an actor and a reason")
 )

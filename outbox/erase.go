@@ -1,0 +1,75 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/surge-go/surge/outbox/uow"
+)
+
+// Erased counts what [Outbox.Erase] deleted, by where it was.
+type Erased struct {
+	Waiting   int64 // on their way
+	Scheduled int64
+	Retrying  int64
+	Dead      int64 // and records of what was done about dead ones
+	Archived  int64
+}
+
+// Erase deletes all messages of a key wherever the outbox keeps them, of one topic or, with topic "", of all: when a
+// person wants to be forgotten, say. They are not published any more, except those that a relay is publishing at
+// this moment or has read already. Replayed and discarded messages go with the record of who did it. It joins the
+// unit of work in ctx, else it is a transaction of its own. It reads all of the archive.
+//
+// The outbox forgets who asked for it too, since it would have to keep the key: the action is logged, with the counts
+// and without the key.
+func (o *Outbox) Erase(ctx context.Context, key, topic string, a Action) (Erased, error) {
+	if err := a.validate(); err != nil {
+		return Erased{}, err
+	}
+	if key == "" {
+		return Erased{}, errors.New("outbox: Erase needs a key")
+	}
+	unit, err := uow.New(o.db, uow.Config{MaxShare: 1, PartTimeout: -1})
+	if err != nil {
+		return Erased{}, err
+	}
+	run := unit.Do
+	if uow.In(ctx) {
+		run = func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
+	}
+	var e Erased
+	err = run(ctx, func(ctx context.Context) error {
+		e, err = o.erase(execer{ctx, o.joined(ctx), o.dialect}, key, topic)
+		return err
+	})
+	if err != nil {
+		return Erased{}, fmt.Errorf("outbox: erase: %w", err)
+	}
+	o.cfg.Logger.Info("outbox erased a key", "actor", a.Actor, "reason", a.Reason, "waiting", e.Waiting,
+		"scheduled", e.Scheduled, "retrying", e.Retrying, "dead", e.Dead, "archived", e.Archived)
+	return e, nil
+}
+
+func (o *Outbox) erase(x execer, key, topic string) (e Erased, err error) {
+	where, args := "aggregateid = ?", []any{key}
+	if topic != "" {
+		where, args = where+" AND topic = ?", append(args, topic)
+	}
+	for _, t := range []struct {
+		name string
+		n    *int64
+	}{
+		{"outbox_scheduled", &e.Scheduled},
+		{"outbox", &e.Waiting},
+		{"outbox_retry", &e.Retrying},
+		{"outbox_dead", &e.Dead},
+		{"outbox_archive", &e.Archived},
+	} {
+		if *t.n, err = x.exec("DELETE FROM "+t.name+" WHERE "+where, args...); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
