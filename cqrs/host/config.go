@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/cqrsotel"
 	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/uow"
@@ -51,6 +52,9 @@ type Config struct {
 	Processor cqrs.ProcessorConfig
 	// Publisher wraps what the Sender publishes to, which is the outbox. nil leaves it as it is.
 	Publisher func(message.Publisher) message.Publisher
+	// Telemetry makes OpenTelemetry spans and metrics of all groups and of what is sent; see cqrsotel.New.
+	// nil costs nothing.
+	Telemetry *cqrsotel.Telemetry
 	// Migrations are applied by Open after those of the module's packages, in order: saga.Migrate, your own.
 	Migrations []func(ctx context.Context, db *gorm.DB) error
 	// DeadRetention is how long dead letters that hold nothing up are kept, and what operators did. 0 means 30 days,

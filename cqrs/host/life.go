@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/surge-go/surge/cqrs"
 )
 
 var (
@@ -108,13 +110,27 @@ func (l *life) end() {
 	}
 }
 
+// watched returns what runs a group, whose counters telemetry reads meanwhile.
+func (s *Service) watched(p *cqrs.Processor) func(ctx context.Context) error {
+	if s.cfg.Telemetry == nil {
+		return p.Run
+	}
+	return func(ctx context.Context) error {
+		stop, err := s.cfg.Telemetry.Watch(p)
+		if err != nil {
+			return err
+		}
+		return errors.Join(p.Run(ctx), stop())
+	}
+}
+
 // add makes the tasks of a service.
 func (l *life) add(s *Service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	grace := s.cfg.Grace
 	for _, p := range s.groups {
-		l.groups = append(l.groups, newTask("group "+p.Group(), grace, p.Run))
+		l.groups = append(l.groups, newTask("group "+p.Group(), grace, s.watched(p)))
 	}
 	if d := s.unheard(); d != nil {
 		s.own.Declare(d.group, d.topics...)

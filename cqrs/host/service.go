@@ -115,6 +115,9 @@ func (s *Service) wire(c *cqrs.Catalog) (err error) {
 	if s.cfg.Publisher != nil {
 		publisher = s.cfg.Publisher(publisher)
 	}
+	if s.cfg.Telemetry != nil {
+		publisher = s.cfg.Telemetry.Publisher(publisher)
+	}
 	if s.Sender, err = cqrs.NewSender(c, publisher, cqrs.SenderConfig{Source: s.name, Logger: s.cfg.Logger}); err != nil {
 		return err
 	}
@@ -180,6 +183,9 @@ func (s *Service) processorConfig() cqrs.ProcessorConfig {
 	}
 	if cfg.Inbox == nil {
 		cfg.Inbox = s.inbox
+	}
+	if cfg.Observer == nil && s.cfg.Telemetry != nil {
+		cfg.Observer = s.cfg.Telemetry
 	}
 	if cfg.Keys == nil {
 		cfg.Keys = s.Keys

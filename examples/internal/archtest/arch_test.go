@@ -43,6 +43,7 @@ var walls = []struct {
 	{"cqrs/effect", []string{"cqrs"}},
 	{"cqrs/effect/effecttest", []string{"cqrs", "cqrs/effect"}},
 	{"cqrs/protocodec", []string{"cqrs"}},
+	{"cqrs/cqrsotel", []string{"cqrs"}},
 	{"cqrs/cqrstest", []string{"cqrs", "cqrs/aggregate"}},
 	{"cqrs/gormstore", []string{"cqrs", "cqrs/aggregate", "cqrs/effect", "cqrs/projection", "outbox/uow"}},
 	{"cqrs/host/...", []string{"cqrs/...", "outbox/...", "idempotency", "resilience/...", "saga/..."}},

@@ -1,0 +1,77 @@
+package cqrsotel
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// The values of cqrs.outcome.
+const (
+	ok          = "ok"
+	rejected    = "rejected"     // the business said no
+	deferred    = "deferred"     // the reply comes later
+	notExecuted = "not_executed" // answered so
+	later       = "later"        // the handler asks to be called again
+	canceled    = "canceled"
+	failed      = "error"
+)
+
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return ok
+	case cqrs.AsRejection(err) != nil:
+		return rejected
+	case errors.Is(err, cqrs.ErrDeferred):
+		return deferred
+	case errors.Is(err, cqrs.ErrNotExecuted):
+		return notExecuted
+	case errors.As(err, new(*cqrs.LaterError)):
+		return later
+	case errors.Is(err, context.Canceled):
+		return canceled
+	}
+	return failed
+}
+
+// errorType is a class of errors: few, whatever their texts.
+func errorType(err error) string {
+	for name, is := range map[string]error{
+		"panic": cqrs.ErrPanic, "timeout": context.DeadlineExceeded, "undecodable": cqrs.ErrUndecodable,
+		"unknown_type": cqrs.ErrUnknownType, "no_handler": cqrs.ErrNoHandler, "lease_lost": cqrs.ErrLeaseLost,
+	} {
+		if errors.Is(err, is) {
+			return name
+		}
+	}
+	return other
+}
+
+// outcome is what a metric says of an error.
+func outcome(err error) []attribute.KeyValue {
+	o := outcomeOf(err)
+	if o != failed {
+		return []attribute.KeyValue{keyOutcome.String(o)}
+	}
+	return []attribute.KeyValue{keyOutcome.String(o), keyError.String(errorType(err))}
+}
+
+// end ends a span. Texts of errors are for people who operate the service; personal data must not be in them.
+func end(span trace.Span, err error) {
+	if span.IsRecording() {
+		span.SetAttributes(outcome(err)...)
+		if no := cqrs.AsRejection(err); no != nil {
+			span.SetAttributes(keyCode.String(no.Code))
+		}
+		if outcomeOf(err) == failed {
+			span.SetStatus(codes.Error, err.Error())
+		}
+	}
+	span.End()
+}
