@@ -54,7 +54,8 @@ func (b *Bus) Publisher() message.Publisher {
 // shortly after its first Subscribe. It returns [ErrClosed] once the bus is closed. Beside message.Subscriber
 // it implements message.SubscribeInitializer, which creates a topic, and
 //
-//	Lag(ctx) (map[string]int64, error)  // of the topics it subscribes to
+//	Lag(ctx) (map[string]int64, error)               // of the topics it subscribes to
+//	Retention(ctx, topic string) (time.Duration, error)
 //	Check(ctx, handled bool, topics ...string) error
 //
 // Check returns a [*LostError] if the group cannot go on where it was; handled says that the group has handled

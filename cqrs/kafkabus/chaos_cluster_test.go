@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 )
@@ -34,7 +35,7 @@ func TestChaosOnACluster(t *testing.T) {
 	s.rage()
 }
 
-// crashes kills one broker at a time, and the next one only when that is back.
+// crashes kills one broker at a time, and the next one only when that has caught up, as one restarts a cluster.
 func crashes(t *testing.T, ctx context.Context, command string, brokers int, s *storm) int {
 	broker := func(action string, i int) {
 		out, err := exec.Command("sh", "-c", fmt.Sprint(command, " ", action, " ", i)).CombinedOutput()
@@ -43,20 +44,45 @@ func crashes(t *testing.T, ctx context.Context, command string, brokers int, s *
 		}
 	}
 	for n := 0; ; n++ {
-		i := n%brokers + 1
-		s.wait(ctx, 3*time.Second)
-		if ctx.Err() != nil && n >= brokers {
+		for s.wait(ctx, time.Second); ctx.Err() == nil && !s.inSync(); {
+			s.wait(ctx, 200*time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			if n < brokers {
+				t.Errorf("only %d of %d brokers were restarted", n, brokers)
+			}
 			return n
 		}
 		action := "kill"
 		if n%4 == 3 {
 			action = "stop"
 		}
-		t.Logf("%s broker %d: %d messages are handled", action, i, s.store.count())
-		broker(action, i)
+		t.Logf("%s broker %d: %d messages are handled", action, n%brokers+1, s.store.count())
+		broker(action, n%brokers+1)
 		s.wait(ctx, 2*time.Second)
-		broker("start", i)
+		broker("start", n%brokers+1)
 	}
+}
+
+// inSync reports whether all replicas of the topic and of the group's offsets have caught up.
+func (s *storm) inSync() bool {
+	admin, err := sarama.NewClusterAdmin(s.brokers, quick())
+	if err != nil {
+		return false
+	}
+	defer closed(s.t, admin)
+	topics, err := admin.DescribeTopics([]string{s.topic, "__consumer_offsets"})
+	if err != nil {
+		return false
+	}
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			if p.Err != sarama.ErrNoError || len(p.Isr) < len(p.Replicas) {
+				return false
+			}
+		}
+	}
+	return len(topics) == 2
 }
 
 func postgresStore(t *testing.T) *store {

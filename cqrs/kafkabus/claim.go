@@ -226,7 +226,7 @@ func (c *claim) decode(it *item) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	it.msg, it.cancel = msg, cancel
-	msg.SetContext(&positioned{ctx, it.rec})
+	msg.SetContext(&placed{ctx, it.rec})
 }
 
 // refused lets the head rest; then it and all after it are delivered again.

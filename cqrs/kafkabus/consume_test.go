@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
@@ -68,8 +69,8 @@ func TestContextsAndPositions(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := read(t, in, 2)
-		at, ok := kafkabus.PositionOf(got[1].Context())
-		if !ok || at.Topic != name || at.Partition != 0 || at.Offset != 1 || at.Timestamp.IsZero() {
+		at, ok := cqrs.PositionOf(got[1].Context())
+		if !ok || at.Topic != name || at.Partition != 0 || at.Offset != 1 || at.Time.IsZero() {
 			t.Fatalf("position %+v", at)
 		}
 		if got[0].Context().Value(key{}) != "v" || got[0].Context().Err() != nil {
@@ -86,7 +87,7 @@ func TestContextsAndPositions(t *testing.T) {
 		}
 		got[1].Ack()
 	})
-	if _, ok := kafkabus.PositionOf(t.Context()); ok {
+	if _, ok := cqrs.PositionOf(t.Context()); ok {
 		t.Fatal("a position from nowhere")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
@@ -81,9 +82,40 @@ func ExamplePublishError() {
 	// Output: again: [1]
 }
 
-// A message knows where it was read.
-func ExamplePositionOf() {
-	_, ok := kafkabus.PositionOf(context.Background())
-	fmt.Println(ok)
-	// Output: false
+// A read model that keeps its own position is read from there, whatever the group has committed.
+func ExampleBus_SubscriberAt() {
+	cluster := kfake.MustCluster(kfake.NumBrokers(1))
+	defer cluster.Close()
+	bus, err := kafkabus.New(cluster.ListenAddrs(), kafkabus.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bus.Close()
+	ctx := context.Background()
+	if err := bus.CreateTopics(ctx, kafkabus.Topic{Name: "orders", Partitions: 1}); err != nil {
+		log.Fatal(err)
+	}
+	for i := range 5 {
+		if err := bus.Publisher().Publish("orders", message.NewMessage(fmt.Sprint("message ", i), nil)); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	checkpoint := map[int32]int64{0: 3} // by partition, written in the model's transactions
+	sub, err := bus.SubscriberAt("order-view",
+		func(_ context.Context, topic string, partition int32) (int64, bool, error) {
+			next, ok := checkpoint[partition]
+			return next, ok, nil
+		})
+	if err != nil {
+		log.Fatal(err)
+	}
+	orders, err := sub.Subscribe(ctx, "orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	m := <-orders
+	at, _ := cqrs.PositionOf(m.Context())
+	fmt.Println(m.UUID, "at", at.Offset)
+	// Output: message 3 at 3
 }

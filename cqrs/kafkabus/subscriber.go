@@ -91,6 +91,11 @@ func (s *subscriber) Check(ctx context.Context, handled bool, topics ...string) 
 	})
 }
 
+// Retention is [Bus.Retention].
+func (s *subscriber) Retention(ctx context.Context, topic string) (time.Duration, error) {
+	return s.bus.Retention(ctx, topic)
+}
+
 func (s *subscriber) start(c *sarama.Config) *start {
 	s.mu.Lock()
 	defer s.mu.Unlock()
