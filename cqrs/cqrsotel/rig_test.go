@@ -30,6 +30,12 @@ type packed struct {
 	ID string `json:"id"`
 }
 
+// confirm is sent for later, through the outbox's table of scheduled messages.
+type confirm struct {
+	cqrs.Returns[string]
+	ID string `json:"id"`
+}
+
 type place struct {
 	cqrs.Returns[string]
 	ID string `json:"id"`
@@ -37,6 +43,7 @@ type place struct {
 
 var catalog = cqrs.NewCatalog(
 	cqrs.Command[place]{Name: "orders.place", Key: func(c place) string { return c.ID }},
+	cqrs.Command[confirm]{Name: "orders.confirm", Key: func(c confirm) string { return c.ID }},
 	cqrs.Event[ordered]{Name: "orders.placed", Key: func(e ordered) string { return e.ID }},
 	cqrs.Event[packed]{Name: "packing.packed", Key: func(e packed) string { return e.ID }},
 )

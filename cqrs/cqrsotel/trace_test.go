@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/glebarez/sqlite"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -50,7 +51,10 @@ func oneTrace(t *testing.T, bus host.Transport) {
 		return "ok", orders.Sender.Publish(ctx, ordered{c.ID})
 	})
 	cqrs.On(packing.Processor, func(ctx context.Context, e ordered) error {
-		return packing.Sender.Publish(ctx, packed(e))
+		return packing.Sender.Send(ctx, confirm{ID: e.ID}, cqrs.After(time.Millisecond))
+	})
+	cqrs.Handle(orders.Processor, func(ctx context.Context, c confirm) (string, error) {
+		return "", orders.Sender.Publish(ctx, packed{c.ID})
 	})
 	cqrs.On(orders.Processor, func(context.Context, packed) error { return nil })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -67,7 +71,8 @@ func oneTrace(t *testing.T, bus host.Transport) {
 	request.End()
 
 	last := r.span("process packing.events", trace.SpanKindConsumer, nil)
-	r.chain(last, "process packing.events", "send packing.events", "process orders.events", "send orders.events",
+	r.chain(last, "process packing.events", "send packing.events", "process orders.commands",
+		"send orders.commands", "process orders.events", "send orders.events",
 		"execute cqrsotel_test.place", "request")
 	r.has(last, attribute.String("messaging.system", "test"), attribute.String("messaging.operation.type", "process"),
 		attribute.String("messaging.destination.name", "packing.events"),
