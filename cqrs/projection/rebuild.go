@@ -72,7 +72,7 @@ func (p *Projection) StartRebuild(ctx context.Context) (int64, error) {
 	return g.Number, nil
 }
 
-// Abandon gives the shadow up; without one it does nothing. The shadow of a newer version is begun again when a
+// Abandon gives the shadow up; without one, or before there is a live model, it does nothing. The shadow of a newer version is begun again when a
 // program of that version starts.
 func (p *Projection) Abandon(ctx context.Context, reason string) error {
 	return p.abandon(ctx, 0, reason)
@@ -81,7 +81,7 @@ func (p *Projection) Abandon(ctx context.Context, reason string) error {
 // abandon gives the shadow up, if it is the one of this number.
 func (p *Projection) abandon(ctx context.Context, number int64, reason string) error {
 	_, err := p.change(ctx, func(_ context.Context, m *Model) error {
-		if s := m.shadow(); s != nil && (number == 0 || s.Number == number) {
+		if s := m.shadow(); s != nil && m.Live != 0 && (number == 0 || s.Number == number) {
 			m.retire(s.Number, reason)
 		}
 		return nil

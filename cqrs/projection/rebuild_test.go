@@ -21,13 +21,13 @@ func (w *world) generation(p *projection.Projection) int64 {
 	return m.Live
 }
 
-// stream publishes one event after the other until the function it returns is called.
+// stream publishes one event after the other until the function it returns is called, or there were many.
 func (w *world) stream(from int) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for n := from; ctx.Err() == nil; n++ {
+		for n := from; n < from+500 && ctx.Err() == nil; n++ {
 			if err := w.sender.Publish(context.Background(), Noted{[]string{"a", "b", "c"}[n%3], n % 10}); err != nil {
 				w.t.Error(err)
 				return

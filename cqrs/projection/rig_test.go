@@ -23,6 +23,7 @@ import (
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
+	"pgregory.net/rapid"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/gormstore"
@@ -91,7 +92,7 @@ func newWorld(t testing.TB, db *gorm.DB) *world {
 // config is quick, so that tests are.
 func (w *world) config() projection.Config {
 	return projection.Config{
-		Inbox: w.inbox, Source: projection.FromTopics(), Create: w.create, Drop: w.drop,
+		Inbox: w.inbox, Source: projection.FromTopics(), Create: w.create, Drop: w.drop, Logger: testLog(w.t),
 		DropAfter: time.Hour, Poll: 20 * time.Millisecond, Takeover: 50 * time.Millisecond,
 		Retry: cqrs.Retry{Min: time.Millisecond, Max: 5 * time.Millisecond},
 	}
@@ -247,11 +248,15 @@ func (w *world) place(id string) int64 {
 // check compares the live model with the fold of what its checkpoints say, in one snapshot of the database.
 func (w *world) check(p *projection.Projection) {
 	w.t.Helper()
+	must(w.t, w.verify(p))
+}
+
+func (w *world) verify(p *projection.Projection) error {
 	opts := &sql.TxOptions{}
 	if w.db.Name() != "sqlite" {
 		opts.Isolation = sql.LevelRepeatableRead
 	}
-	err := w.db.Transaction(func(tx *gorm.DB) error {
+	return w.db.Transaction(func(tx *gorm.DB) error {
 		var live int64
 		if err := tx.Raw("SELECT live FROM cqrs_projections WHERE name = ?", p.Name()).Scan(&live).Error; err != nil {
 			return err
@@ -296,7 +301,6 @@ func (w *world) check(p *projection.Projection) {
 		}
 		return nil
 	}, opts)
-	must(w.t, err)
 }
 
 // level waits until the live model is that of everything published so far.
@@ -349,14 +353,33 @@ func must(t testing.TB, err error) {
 func everywhere(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
-	for name, open := range map[string]func(testing.TB) *gorm.DB{
-		"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL,
-	} {
+	for name, open := range openers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, open(t)))
 		})
 	}
+}
+
+// everywhereRapid checks a property in a new database each time.
+func everywhereRapid(t *testing.T, name string, property func(rt *rapid.T, w *world)) {
+	t.Helper()
+	for db, open := range openers() {
+		t.Run(name+"/"+db, func(t *testing.T) {
+			t.Parallel()
+			checks := 0
+			rapid.Check(t, func(rt *rapid.T) {
+				if checks++; db != "sqlite" && checks > 8 {
+					return // a server takes a second for a database
+				}
+				property(rt, newWorld(t, open(t)))
+			})
+		})
+	}
+}
+
+func openers() map[string]func(testing.TB) *gorm.DB {
+	return map[string]func(testing.TB) *gorm.DB{"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL}
 }
 
 func openSQLite(t testing.TB) *gorm.DB {

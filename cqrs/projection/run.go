@@ -134,8 +134,7 @@ func (p *Projection) Declare(ctx context.Context) error {
 	if m.Live == 0 {
 		g = m.shadow()
 	}
-	// What a generation that is being loaded misses, its source has.
-	if g != nil && g.Version == p.cfg.Version && g.State == Following {
+	if g != nil && g.Version == p.cfg.Version {
 		bus.Declare(p.group(g.Number), p.topics()...)
 	}
 	return nil
@@ -163,7 +162,9 @@ func (r *runner) reconcile(ctx context.Context, tick bool) error {
 	p := r.p
 	m, err := p.store.Read(ctx, p.name)
 	if err != nil {
-		p.log.Error("model cannot be read", "error", err)
+		if ctx.Err() == nil {
+			p.log.Error("model cannot be read", "error", err)
+		}
 		return nil
 	}
 	p.live.Store(m.Live)
