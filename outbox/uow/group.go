@@ -43,7 +43,7 @@ func (u *UnitOfWork) write() {
 			return
 		}
 		if len(batch) > 0 {
-			u.settle(batch, 0)
+			u.settle(batch, 0, false)
 		}
 	}
 }
@@ -108,15 +108,19 @@ func (u *UnitOfWork) linger() {
 }
 
 // settle runs batch until each of its calls has its answer.
-func (u *UnitOfWork) settle(batch []*call, tries int) {
+func (u *UnitOfWork) settle(batch []*call, tries int, savepoints bool) {
 	var alone []*call
 	for restarts := 0; len(batch) > 0; restarts++ {
 		solo := len(batch) == 1
-		r := u.try(batch, solo || restarts >= maxRestarts)
+		savepoints = savepoints || restarts >= maxRestarts
+		r := u.try(batch, savepoints)
 		switch {
 		case r.err == nil:
 			u.answer(batch)
 			batch = nil
+		case solo && r.nested && !r.final && !savepoints:
+			u.stats.restarts.Add(1)
+			savepoints = true // a part of it has to be undone, which does not mean that it fails
 		case r.culprit != nil:
 			u.stats.restarts.Add(1)
 			batch = slices.DeleteFunc(slices.Clone(batch), func(c *call) bool { return c == r.culprit })
@@ -142,13 +146,13 @@ func (u *UnitOfWork) settle(batch []*call, tries int) {
 			if r.unbegun { // halves would fail as the whole did, one after the other
 				half = len(batch)
 			}
-			u.settle(batch[:half], tries)
-			u.settle(batch[half:], tries)
+			u.settle(batch[:half], tries, savepoints)
+			u.settle(batch[half:], tries, savepoints)
 			batch = nil
 		}
 	}
 	for _, c := range alone {
-		u.settle([]*call{c}, 0)
+		u.settle([]*call{c}, 0, true)
 	}
 }
 
@@ -183,6 +187,7 @@ type result struct {
 	err       error
 	culprit   *call // the part to blame, if one is
 	final     bool  // the culprit is not to run again
+	nested    bool  // what could not be undone is a nested part of the culprit's
 	transient bool  // nobody is to blame; running again may help
 	unbegun   bool  // there was no transaction at all
 }
@@ -252,12 +257,13 @@ func (t *transaction) part(c *call) result {
 	if a.err == nil { // fn swallowed an error that ended the transaction
 		a.err = fmt.Errorf("%w: %w", ErrDoomed, f.failure())
 	}
+	nested := errors.As(t.cause(), new(*restart))
 	if f.undo(a.err) {
 		c.err = a.err
 		return result{}
 	}
 	r := t.blame(c, a.err)
-	r.final = broken || ctx.Err() != nil
+	r.nested, r.final = nested, broken || ctx.Err() != nil
 	return r
 }
 
