@@ -183,6 +183,7 @@ func (r *Relay) apply(c census, began time.Time) (closing bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.valid = began.Add(r.cfg.Lease)
+	r.expire()
 	r.lacks(c.missing)
 	desired := map[int]bool{}
 	for _, shard := range share(c.members, r.owner) {
@@ -223,6 +224,7 @@ func (r *Relay) apply(c census, began time.Time) (closing bool) {
 // lose forgets what is known of a shard that another relay has now.
 func (r *Relay) lose(shard int) {
 	delete(r.held, shard)
+	r.hangUp(1 << shard)
 	for l, b := range r.blocked {
 		if b.shard == shard {
 			delete(r.blocked, l)

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"database/sql"
+	"maps"
 	"time"
 )
 
@@ -133,12 +134,9 @@ func (q query) exactly(seqs []int64) ([]record, error) {
 	return q.records(make([]record, 0, len(seqs)), "SELECT "+wanted+" FROM outbox WHERE "+where+" ORDER BY seq", args...)
 }
 
-// shards lists the shards that are ours.
-func (r *Relay) shards() (list []int64) {
+// epochs returns the leases that are ours.
+func (r *Relay) epochs() map[int]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for shard := range r.held {
-		list = append(list, int64(shard))
-	}
-	return list
+	return maps.Clone(r.held)
 }

@@ -49,6 +49,8 @@ type state struct {
 	closeAt [Shards]time.Time // until when what is under way for a closing shard is waited for
 	barred  [Shards]int       // messages that block their shard
 
+	calls   map[*call]struct{} // of Publish, under way
+	expiry  *time.Timer        // ends their contexts before the leases run out
 	topics  map[string]*topic
 	blocked map[lane]*blockade
 	moves   []move   // to the retry table
@@ -140,6 +142,7 @@ func (r *Relay) run(ctx context.Context) error {
 	err := r.awaitWorkers(abandon)
 	finish()
 	second.Wait()
+	r.unexpire()
 	if err == nil {
 		r.release(context.WithoutCancel(ctx))
 	}
@@ -159,7 +162,7 @@ func (r *Relay) reset(sending context.Context) {
 	paused := r.paused
 	r.state = &state{
 		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
-		held: map[int]int64{}, topics: map[string]*topic{}, blocked: map[lane]*blockade{},
+		held: map[int]int64{}, topics: map[string]*topic{}, calls: map[*call]struct{}{}, blocked: map[lane]*blockade{},
 		paused: paused, rate: rate{began: time.Now()},
 	}
 }

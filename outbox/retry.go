@@ -26,10 +26,12 @@ type move struct {
 
 // A trial publishes messages of the retry table: a head, and if that works what waits behind it.
 type trial struct {
-	rows []record
-	done int   // how many were published, from the front
-	err  error // of the next one
-	cost int   // attempts that err costs: 0 or 1
+	rows  []record
+	epoch int64     // of the lease under which they were loaded
+	lane  *blockade // of the rows
+	done  int       // how many were published, from the front
+	err   error     // of the next one
+	cost  int       // attempts that err costs: 0 or 1
 }
 
 // A blockade is a lane that has rows in the retry table.
@@ -162,28 +164,44 @@ func (r *Relay) retryRound(ctx context.Context) error {
 // offer hands a trial to its topic's worker. The caller holds mu.
 func (r *Relay) offer(tr *trial) {
 	head := &tr.rows[0]
-	_, held := r.held[head.shard]
 	t := r.topic(head.topic)
-	if !held || t.failures > 0 || r.closing[head.shard] {
+	if !r.ours(tr) || t.failures > 0 {
 		return
 	}
-	b := r.blockade(head.lane(), head.shard)
-	if b.busy {
+	tr.lane = r.blockade(head.lane(), head.shard)
+	if tr.lane.busy {
 		return
 	}
-	b.busy = true
+	tr.lane.busy = true
 	r.flying[head.shard]++
 	t.trials = append(t.trials, tr)
 	r.start(t)
 }
 
+// ours reports whether a trial is ours to publish under the lease under which it was loaded. The caller holds mu.
+func (r *Relay) ours(tr *trial) bool {
+	shard := tr.rows[0].shard
+	epoch, held := r.held[shard]
+	return held && epoch == tr.epoch && !r.closing[shard]
+}
+
+// goesOn reports whether a trial may still publish, just before it does: the publisher may have taken all the time
+// that the lease had left, and another relay may have published the rest, and more, meanwhile.
+func (r *Relay) goesOn(tr *trial) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fresh() && r.ours(tr)
+}
+
 // try publishes the head of a trial alone and then the rest at once.
 func (r *Relay) try(t *topic, tr *trial) {
-	_, err := r.send(t.name, tr.rows[:1])
-	if err == nil {
-		tr.done = 1
+	var err error
+	if r.goesOn(tr) {
+		if _, err = r.send(t.name, tr.rows[:1]); err == nil {
+			tr.done = 1
+		}
 	}
-	if rest := tr.rows[tr.done:]; err == nil && len(rest) > 0 {
+	if rest := tr.rows[tr.done:]; tr.done == 1 && len(rest) > 0 && r.goesOn(tr) {
 		var failed map[int]bool
 		failed, err = r.send(t.name, rest)
 		for i := range rest {
@@ -199,12 +217,10 @@ func (r *Relay) try(t *topic, tr *trial) {
 	tr.err = err
 	t.accepted += uint64(tr.done)
 	r.took(tr.done)
-	if b := r.blocked[tr.rows[0].lane()]; b != nil {
-		if err != nil && (refused(err) || t.accepted > b.seen) {
-			tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault
-		}
-		b.seen = t.accepted
+	if err != nil && (refused(err) || t.accepted > tr.lane.seen) {
+		tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault
 	}
+	tr.lane.seen = t.accepted
 	r.tried = append(r.tried, tr)
 	r.retrying.set()
 }

@@ -142,14 +142,11 @@ func (r *Relay) purge() {
 			t.recover()
 		}
 		t.trials = slices.DeleteFunc(t.trials, func(tr *trial) bool {
-			head := &tr.rows[0]
-			if _, ok := r.held[head.shard]; ok && !r.closing[head.shard] {
+			if r.ours(tr) {
 				return false
 			}
-			r.flying[head.shard]--
-			if b := r.blocked[head.lane()]; b != nil {
-				b.busy = false
-			}
+			r.flying[tr.rows[0].shard]--
+			tr.lane.busy = false
 			return true
 		})
 	}
@@ -252,9 +249,11 @@ func (r *Relay) fail(t *topic, err error) time.Duration {
 
 // transmit publishes messages. After an error, failed tells which were not published; nil means any.
 func (r *Relay) transmit(topic string, recs []record) (failed map[int]bool, err error) {
+	ctx, end := r.call(recs)
+	defer end()
 	msgs := make([]*message.Message, len(recs))
 	for i := range recs {
-		if msgs[i], err = recs[i].message(r.sending); err != nil {
+		if msgs[i], err = recs[i].message(ctx); err != nil {
 			return nil, refusedError{err}
 		}
 	}

@@ -16,9 +16,13 @@ func cleanText(s string) string {
 
 // dueTrials loads the heads that are due, each with what waits behind it.
 func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
-	shards := r.shards()
-	if len(shards) == 0 {
+	epochs := r.epochs()
+	if len(epochs) == 0 {
 		return nil, nil
+	}
+	shards := make([]int64, 0, len(epochs))
+	for shard := range epochs {
+		shards = append(shards, int64(shard))
 	}
 	where, args := r.dialect.among("r.shard", shards)
 	for _, name := range r.occupied() {
@@ -33,7 +37,7 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 	}
 	var trials []*trial
 	for _, head := range heads {
-		tr := &trial{rows: []record{head}}
+		tr := &trial{rows: []record{head}, epoch: epochs[head.shard]}
 		trials = append(trials, tr)
 		if head.key == "" || r.cfg.Poison(head.topic) != BlockKey {
 			continue
@@ -102,7 +106,7 @@ func (r *Relay) settleTrials(ctx context.Context) error {
 			return err
 		}
 		for _, tr := range tried {
-			if held[tr.rows[0].shard] == 0 {
+			if held[tr.rows[0].shard] != tr.epoch { // what is in the table now is another relay's work
 				continue
 			}
 			left, err := r.settle(ctx, conn, tr)
@@ -122,9 +126,7 @@ func (r *Relay) settleTrials(ctx context.Context) error {
 	for _, tr := range tried {
 		r.flying[tr.rows[0].shard]--
 		l := tr.rows[0].lane()
-		if b := r.blocked[l]; b != nil {
-			b.busy = false
-		}
+		tr.lane.busy = false
 		moving := slices.ContainsFunc(r.moves, func(m move) bool { return m.rec.lane() == l })
 		if empty[l] && !moving {
 			r.unblock(l)
