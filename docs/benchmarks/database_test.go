@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/glebarez/sqlite"
@@ -13,11 +14,12 @@ import (
 	"github.com/surge-go/surge/outbox/outboxtest"
 )
 
-// A database is a schema, or a file, of a benchmark's own.
+// A database is a schema, or a file, of a benchmark's own. Its statements have a context that may end, as in a server.
 type database struct {
 	*gorm.DB
-	pool *sql.DB
-	url  string // of PostgreSQL, with the schema as its search path
+	pool   *sql.DB
+	url    string // of PostgreSQL, with the schema as its search path
+	schema string // and what the connections are called
 }
 
 // openPostgres makes a schema that is dropped when b ends.
@@ -25,7 +27,11 @@ func openPostgres(b *testing.B) *database {
 	b.Helper()
 	url := need(b, "SURGE_TEST_POSTGRES")
 	url = outboxtest.Schema(b, outboxtest.Open(b, postgres.Open(url)), url)
-	return opened(b, outboxtest.Open(b, postgres.Open(url)), url)
+	schema := url[strings.LastIndex(url, "=")+1:]
+	url += "&application_name=" + schema
+	d := opened(b, outboxtest.Open(b, postgres.Open(url)))
+	d.url, d.schema = url, schema
+	return d
 }
 
 // openSQLite makes a file in which every commit waits for the disk.
@@ -33,14 +39,14 @@ func openSQLite(b *testing.B) *database {
 	b.Helper()
 	file := filepath.Join(b.TempDir(), "bench.db")
 	const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(5000)"
-	return opened(b, outboxtest.Open(b, sqlite.Open(file+pragmas)), "")
+	return opened(b, outboxtest.Open(b, sqlite.Open(file+pragmas)))
 }
 
-func opened(b *testing.B, db *gorm.DB, url string) *database {
+func opened(b *testing.B, db *gorm.DB) *database {
 	b.Helper()
 	pool, err := db.DB()
 	must(b, err)
-	return &database{DB: db, pool: pool, url: url}
+	return &database{DB: db.WithContext(b.Context()), pool: pool}
 }
 
 // connect leaves the database with n open connections, and no more.

@@ -99,7 +99,9 @@ func (t *table) drain(b *testing.B, depth, n int) (int, time.Duration) {
 	t.fill(b, 0, depth)
 	t.db.exec(b, "VACUUM ANALYZE outbox")
 	to := newSink(n)
+	then := t.db.cost(b)
 	took := t.relay(b, to, to)
+	t.db.since(b, then, n)
 	to.check(b, true)
 	if depth == n {
 		t.db.wants(b, 0, "SELECT count(*) FROM outbox")

@@ -109,12 +109,14 @@ func inserted(
 	b.Helper()
 	db.empty(b, "orders")
 	db.connect(b, connections)
+	then := db.cost(b)
 	took := crowd(b, callers, n, func(i int) error {
 		if err := do(context.Background(), i); err != nil {
 			return errors.Join(fmt.Errorf("order %d", i), err)
 		}
 		return nil
 	})
+	db.since(b, then, n)
 	db.wants(b, n, "SELECT count(*) FROM orders")
 	return n, took
 }

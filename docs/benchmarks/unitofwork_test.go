@@ -80,7 +80,9 @@ func (w *work) measured(b *testing.B, connections, n int, do func() time.Duratio
 	b.Helper()
 	w.db.empty(b, "items", "outbox")
 	w.db.connect(b, connections)
+	then := w.db.cost(b)
 	took := do()
+	w.db.since(b, then, n)
 	w.db.wants(b, n, "SELECT count(*) FROM items WHERE n = 1")
 	w.db.wants(b, n, "SELECT count(DISTINCT id) FROM outbox")
 	return n, took

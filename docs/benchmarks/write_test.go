@@ -73,6 +73,7 @@ func (w *work) transfers(
 		w.db.empty(b, "history", "outbox")
 		w.db.connect(b, connections)
 		run := with(b)
+		then := w.db.cost(b)
 		took := crowd(b, goroutines, n, func(i int) error {
 			return run(func(tx *gorm.DB, send func(*message.Message) error) error {
 				if err := transfer(tx, i); err != nil || each == 0 {
@@ -81,6 +82,7 @@ func (w *work) transfers(
 				return send(w.message(context.Background(), i))
 			})
 		})
+		w.db.since(b, then, n)
 		w.db.wants(b, n, "SELECT count(*) FROM history")
 		w.db.wants(b, n*each, "SELECT count(DISTINCT id) FROM outbox")
 		return n, took
