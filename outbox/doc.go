@@ -49,7 +49,15 @@
 // its epoch fences what an owner that overslept still wants to delete.
 //
 // A relay is woken by commits of its own process and otherwise polls, 10 ms after the last message and less and
-// less often, at least every [RelayConfig.MaxPoll]; [RelayConfig.Listen] connects a notification.
+// less often, at least every [RelayConfig.MaxPoll]. On PostgreSQL commits are also notified to other processes, in
+// statements of their own, at most 100 a second; package outbox/pglisten listens (see [RelayConfig.Listen]). Polling
+// finds everything; what wakes only saves time.
+//
+// # Operating it
+//
+// [Outbox.Stats] tells what the database holds, [Relay.Progress] what a relay does, [Relay.Healthy] why messages do not
+// leave, and [Outbox.Measure] exports it all to OpenTelemetry. docs/operations-outbox.md says what to watch, and what to
+// do when.
 //
 // # Failures
 //
