@@ -28,8 +28,9 @@ type feeder struct {
 	log   *slog.Logger
 
 	positioned bool
-	level      atomic.Bool // it follows; on a bus without positions only this process can know
-	failure    chan error  // what ends it
+	level      atomic.Bool   // it follows; on a bus without positions only this process can know
+	failure    chan error    // what ends it
+	missing    chan struct{} // the shadow lacks what the live model has: the archive is to be read again
 
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -49,7 +50,8 @@ func (p *Projection) newFeeder(g Generation) *feeder {
 	return &feeder{
 		p: p, gen: g, group: p.group(g.Number), positioned: at,
 		log: p.log.With("generation", g.Number), failure: make(chan error, 1), ended: make(chan struct{}),
-		bounds: map[string]bounds{},
+		missing: make(chan struct{}, 1),
+		bounds:  map[string]bounds{},
 	}
 }
 
@@ -96,7 +98,7 @@ func (f *feeder) run(ctx context.Context) error {
 			f.log.Warn("subscriber closes", "error", err)
 		}
 	}()
-	if err := f.join(ctx, archive, loading); err != nil {
+	if err := f.join(ctx, loading); err != nil {
 		return err
 	}
 	return f.consume(ctx, channels)
@@ -121,21 +123,28 @@ func (f *feeder) goLive(ctx context.Context) error {
 
 // join closes the gap between the source and the subscription on a bus without positions: what was published before
 // the subscription is read once more, while what comes after it waits.
-func (f *feeder) join(ctx context.Context, archive, loading bool) error {
+func (f *feeder) join(ctx context.Context, loading bool) error {
+	if f.positioned {
+		return nil
+	}
+	archive, ok := f.p.cfg.Source.(fromArchive)
 	shadow := f.gen.Number != f.p.live.Load()
 	switch {
-	case f.positioned:
-	case archive && (loading || shadow), loading:
+	case ok && (loading || shadow):
+		if err := archive.again(ctx, f); err != nil {
+			return err
+		}
+	case loading:
 		if err := f.p.cfg.Source.load(ctx, f); err != nil {
 			return err
 		}
-		if loading {
-			if err := f.follows(ctx); err != nil {
-				return err
-			}
-		}
 	case shadow: // its snapshot is older than what it has missed since
 		return f.replace(ctx, "the process ended before the swap")
+	}
+	if loading {
+		if err := f.follows(ctx); err != nil {
+			return err
+		}
 	}
 	f.level.Store(true)
 	return nil
@@ -186,14 +195,30 @@ func (f *feeder) consume(ctx context.Context, channels map[string]<-chan *messag
 	for topic, ch := range channels {
 		running.Go(func() { f.read(ctx, &running, topic, ch) })
 	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-f.failure:
-	}
+	err := f.attend(ctx)
 	cancel()
 	running.Wait()
 	return err
+}
+
+// attend waits for the end, and reads the archive again when something is missing: what was published before the
+// subscription and noted after the archive was read.
+func (f *feeder) attend(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-f.failure:
+			return err
+		case <-f.missing:
+			if archive, ok := f.p.cfg.Source.(fromArchive); ok {
+				if err := archive.again(ctx, f); err != nil {
+					return err
+				}
+			}
+			pause(ctx, f.p.cfg.Poll)
+		}
+	}
 }
 
 func (f *feeder) fail(err error) {

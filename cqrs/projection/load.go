@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/surge-go/surge/cqrs"
 )
@@ -15,9 +16,22 @@ func (a fromArchive) load(ctx context.Context, f *feeder) error {
 	if err := l.load(ctx); err != nil {
 		return err
 	}
-	batch := make([]*event, 0, f.p.cfg.MaxBatch)
-	last := l.at.Position
-	for m, err := range a.read(ctx, last, f.p.topics()) {
+	return a.into(ctx, l, ArchiveQuery{After: l.at.Position})
+}
+
+// again applies what was noted as published since the generation is what it is, and was not applied yet.
+func (a fromArchive) again(ctx context.Context, f *feeder) error {
+	return a.into(ctx, f.newLane("", 1, false), ArchiveQuery{After: None, Since: f.gen.Since.Add(-noteTime)})
+}
+
+// noteTime is more than an archive may take to note a publication: its transaction's time.
+const noteTime = time.Minute
+
+func (a fromArchive) into(ctx context.Context, l *lane, q ArchiveQuery) error {
+	q.Topics = l.f.p.topics()
+	batch := make([]*event, 0, l.f.p.cfg.MaxBatch)
+	last := q.After
+	for m, err := range a.read(ctx, q) {
 		switch {
 		case err != nil:
 			return fmt.Errorf("projection: read archive: %w", err)
@@ -25,7 +39,7 @@ func (a fromArchive) load(ctx context.Context, f *feeder) error {
 			return fmt.Errorf("%w: the archive yields position %d after %d", ErrNoSource, m.Position, last)
 		}
 		last = m.Position
-		if batch = append(batch, f.p.event(m.Topic, m.Message, m.Position)); len(batch) < cap(batch) {
+		if batch = append(batch, l.f.p.event(m.Topic, m.Message, m.Position)); len(batch) < cap(batch) {
 			continue
 		}
 		if err := l.process(ctx, batch); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/surge-go/surge/cqrs"
@@ -85,6 +86,49 @@ func TestRule33_ArchiveThenLocalbus(t *testing.T) {
 			t.Fatalf("%+v", lag)
 		}
 	})
+}
+
+// An event is published before the shadow has subscribed, and archived after the shadow has read the archive. The
+// swap waits until the shadow has found it.
+func TestRule33_ArchivedLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	bus, a := w.local()
+	cfg := w.config()
+	cfg.Source, cfg.MaxBatch = projection.FromArchive(a.read), 4
+	p := w.on(bus, cfg)
+	must(t, p.Declare(t.Context()))
+	w.run(p)
+	w.publish(1, 40, "a", "b")
+	reading, goOn, archived := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.before = func() {
+		once.Do(func() {
+			close(reading)
+			<-goOn
+		})
+	}
+	a.hold = func(n int) <-chan struct{} {
+		if n == 40 {
+			return archived
+		}
+		return nil
+	}
+	_, err := p.StartRebuild(t.Context())
+	must(t, err)
+	<-reading
+	w.publish(41, 42, "b", "a") // the 41st, of key a, is held
+	close(goOn)
+	before := a.timesRead()
+	eventually(t, "the archive is read again and again", func() (bool, string) { return a.timesRead() > before+3, "" })
+	if got := w.generation(p); got != 1 {
+		t.Fatalf("generation %d is live without an event that generation 1 has", got)
+	}
+	close(archived)
+	eventually(t, "the shadow is live", func() (bool, string) { return w.generation(p) == 2, "" })
+	if got, want := fmt.Sprint(w.rows(p)), fmt.Sprint(w.wrote(a)); got != want {
+		t.Fatalf("%s is not %s", got, want)
+	}
 }
 
 func TestLocalbusHasNoHistory(t *testing.T) {

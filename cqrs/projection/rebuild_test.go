@@ -290,11 +290,11 @@ func TestRule33_ArchiveIsResumed(t *testing.T) {
 	cancel()
 	after := int64(-1)
 	b := &archive{messages: a.messages}
-	cfg.Source = projection.FromArchive(func(ctx context.Context, from int64, topics []string) archiveSeq {
+	cfg.Source = projection.FromArchive(func(ctx context.Context, q projection.ArchiveQuery) archiveSeq {
 		if after < 0 {
-			after = from
+			after = q.After
 		}
-		return b.read(ctx, from, topics)
+		return b.read(ctx, q)
 	})
 	p := w.run(w.projection(cfg))
 	w.level(p.Projection)

@@ -1,6 +1,7 @@
 package projection_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -434,49 +436,82 @@ func open(t testing.TB, d gorm.Dialector) *gorm.DB {
 // testLog shows what a projection logs when a test fails.
 func testLog(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// An archive keeps what was published, as an outbox's archive does, and hands it on.
+// An archive hands messages on and then notes, as an outbox's relay does, what was published: the position is
+// given before, the message is there after.
 type archive struct {
-	to message.Publisher
+	to     message.Publisher
+	before func()                      // called before each message that is read
+	hold   func(n int) <-chan struct{} // what the noting of the n-th message waits for; nil: nothing
 
 	mu       sync.Mutex
-	messages []projection.Archived
+	last     int64
+	messages []noted
 	places   map[string]int64
 	reads    int
-	before   func() // called before each message that is read
+}
+
+type noted struct {
+	projection.Archived
+	at time.Time
 }
 
 func (a *archive) Publish(topic string, ms ...*message.Message) error {
 	a.mu.Lock()
-	for _, m := range ms {
-		at := int64(10 * len(a.messages))
-		a.messages = append(a.messages, projection.Archived{Position: at, Topic: topic, Message: m})
-		a.places[m.UUID] = at
-	}
+	first := a.last
+	a.last += int64(10 * len(ms))
 	a.mu.Unlock()
-	return a.to.Publish(topic, ms...)
+	if err := a.to.Publish(topic, ms...); err != nil {
+		return err
+	}
+	for i, m := range ms {
+		n := noted{Archived: projection.Archived{Position: first + int64(10*i), Topic: topic, Message: m}}
+		if a.hold != nil {
+			if until := a.hold(int(n.Position / 10)); until != nil {
+				go func() { <-until; a.note(n) }()
+				continue
+			}
+		}
+		a.note(n)
+	}
+	return nil
+}
+
+func (a *archive) note(n noted) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n.at = time.Now()
+	a.messages = append(a.messages, n)
+	slices.SortFunc(a.messages, func(x, y noted) int { return cmp.Compare(x.Position, y.Position) })
+	a.places[n.Message.UUID] = n.Position
 }
 
 func (a *archive) Close() error { return nil }
 
-func (a *archive) read(ctx context.Context, after int64, _ []string) iter.Seq2[projection.Archived, error] {
+func (a *archive) read(ctx context.Context, q projection.ArchiveQuery) iter.Seq2[projection.Archived, error] {
 	return func(yield func(projection.Archived, error) bool) {
 		a.mu.Lock()
-		all := a.messages
+		all := slices.Clone(a.messages)
 		a.reads++
 		a.mu.Unlock()
 		for _, m := range all {
-			if m.Position <= after {
+			if m.Position <= q.After || m.at.Before(q.Since) {
 				continue
 			}
 			if a.before != nil {
 				a.before()
 			}
 			m.Message = m.Message.Copy()
-			if ctx.Err() != nil || !yield(m, nil) {
+			if ctx.Err() != nil || !yield(m.Archived, nil) {
 				return
 			}
 		}
 	}
+}
+
+func (a *archive) timesRead() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reads
 }
 
 // archived has everything that the world publishes archived.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -72,21 +73,38 @@ type Archived struct {
 	Message  *message.Message
 }
 
-// FromArchive rebuilds from an archive of everything that was ever published, such as the outbox's, and then
-// follows the topics. read yields what is behind position after (-1: everything) in the order of positions, at
-// least of the given topics, and ends at the archive's end; an error ends it too. It is called again from where it
-// was after a crash.
-//
-// There is no gap if the archive has every message that its topic has not any more and, on a bus without positions,
-// every message that was published before read was called. Nothing is doubled, because messages carry their ID into
-// the archive and the inbox knows it, or because apply functions are guarded. Order per key is the archive's.
-func FromArchive(read func(ctx context.Context, after int64, topics []string) iter.Seq2[Archived, error]) Source {
-	return fromArchive{read}
+// ArchiveQuery says what is to be read of an archive.
+type ArchiveQuery struct {
+	Topics []string  // at least these
+	After  int64     // what is behind this position; -1: everything
+	Since  time.Time // what was noted as published then or later, by the database's clock; zero: everything
 }
 
-type fromArchive struct {
-	read func(ctx context.Context, after int64, topics []string) iter.Seq2[Archived, error]
-}
+// An Archive yields what it is asked for in the order of positions, up to its end; an error ends it too.
+type Archive func(ctx context.Context, q ArchiveQuery) iter.Seq2[Archived, error]
+
+// FromArchive rebuilds from an archive of everything that was ever published, and then follows the topics.
+// With the outbox's:
+//
+//	projection.FromArchive(func(ctx context.Context, q projection.ArchiveQuery) iter.Seq2[projection.Archived, error] {
+//		f := outbox.ArchiveFilter{Topics: q.Topics, After: q.After, Since: q.Since}
+//		return func(yield func(projection.Archived, error) bool) {
+//			for m, err := range box.Archived(ctx, f) {
+//				if !yield(projection.Archived{Position: m.Seq, Topic: m.Topic, Message: m.Message}, err) {
+//					return
+//				}
+//			}
+//		}
+//	})
+//
+// There is no gap if every message is in the archive or still in its topic: a topic that the archive takes over from
+// keeps its messages longer than a rebuild takes. On a bus without positions, where a shadow sees only what is
+// published after it has subscribed, the archive is read again from when the rebuild began; it has to note a message
+// soon after its publication, and in the order of its key. Nothing is doubled, because messages keep their ID in the
+// archive and the inbox knows it, or because apply functions are guarded. After a crash reading goes on where it was.
+func FromArchive(read Archive) Source { return fromArchive{read} }
+
+type fromArchive struct{ read Archive }
 
 func (fromArchive) state() State { return Loading }
 

@@ -87,6 +87,7 @@ func (r *runner) level(ctx context.Context, live, shadow int64) error {
 	if !isPositioned(r.p.bus) {
 		missing, err := r.p.missing(ctx, shadow)
 		if err == nil && missing {
+			poke(r.feeders[shadow].missing)
 			err = errBehind
 		}
 		return err
