@@ -40,6 +40,7 @@ var walls = []struct {
 	{"cqrs/kafkabus", []string{"cqrs"}},
 	{"cqrs/localbus", []string{"cqrs"}},
 	{"cqrs/projection", []string{"cqrs"}},
+	{"cqrs/projection/projectiontest", []string{"cqrs", "cqrs/projection"}},
 	{"cqrs/effect", []string{"cqrs"}},
 	{"cqrs/effect/effecttest", []string{"cqrs", "cqrs/effect"}},
 	{"cqrs/protocodec", []string{"cqrs"}},
