@@ -3,14 +3,16 @@ package cqrs
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 )
 
 type object = map[string]any
 
 // AsyncAPI renders the catalog as an AsyncAPI 3.0 document: a channel per topic, a message per type with the JSON
-// schema of its payload and the headers of the envelope. Commands are operations that their owner receives, with the
-// reply they name; events are operations that their owner sends. Errors: the catalog's faults.
+// schema of its payload, the headers of the envelope, the key as Kafka's binding, its version as x-version and, for
+// JSON, an example. Commands are operations that their owner receives, with the reply they name; events are operations
+// that their owner sends. Errors: the catalog's faults.
 func (c *Catalog) AsyncAPI(title, version string) ([]byte, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -18,79 +20,146 @@ func (c *Catalog) AsyncAPI(title, version string) ([]byte, error) {
 	if title == "" || version == "" {
 		return nil, errors.New("cqrs: AsyncAPI needs a title and a version")
 	}
-	channels, operations, messages := object{}, object{}, object{}
-	schemas := newSchemas()
+	d := &document{c: c, channels: object{}, operations: object{}, messages: object{}, schemas: newSchemas()}
 	for _, t := range c.Types() {
-		name := componentName(t.Name)
-		messages[name] = c.describe(t, schemas)
-		channel := channelOf(channels, t.Topic)
-		channel["messages"].(object)[name] = ref("components", "messages", name)
-		op := object{
-			"action":   "send",
-			"channel":  ref("channels", componentName(t.Topic)),
-			"messages": []any{ref("channels", componentName(t.Topic), "messages", name)},
-		}
-		if t.Kind == KindCommand {
-			op["action"] = "receive"
-			op["reply"] = object{"address": object{
-				"location":    "$message.header#/" + HeaderReplyTo,
-				"description": "Where the reply goes, if one is wanted; it carries " + HeaderToken + " and " + HeaderOutcome + ".",
-			}}
-		}
-		operations[name] = op
+		d.add(t)
 	}
 	return json.MarshalIndent(object{
 		"asyncapi": "3.0.0",
 		"info":     object{"title": title, "version": version},
-		"channels": channels, "operations": operations,
+		"channels": d.channels, "operations": d.operations,
 		"defaultContentType": c.codec.ContentType(),
-		"components":         object{"messages": messages, "schemas": schemas.defs},
+		"components":         object{"messages": d.messages, "schemas": d.schemas.defs},
 	}, "", "  ")
 }
 
-func channelOf(channels object, topic string) object {
-	id := componentName(topic)
-	if channels[id] == nil {
-		channels[id] = object{"address": topic, "messages": object{}}
-	}
-	return channels[id].(object)
+type document struct {
+	c                              *Catalog
+	channels, operations, messages object
+	schemas                        *schemas
 }
 
-func (c *Catalog) describe(t TypeInfo, s *schemas) object {
+// replies is the channel of all replies, which has no address: it is the requester's. Names of topics do not begin so.
+const replies = "_replies"
+
+func (d *document) add(t TypeInfo) {
+	name, channel := componentName(t.Name), componentName(t.Topic)
+	d.messages[name] = d.describe(t)
+	d.carry(channel, t.Topic, name)
+	op := object{
+		"action":   "send",
+		"title":    t.Name,
+		"channel":  ref("channels", channel),
+		"messages": []any{ref("channels", channel, "messages", name)},
+	}
+	if t.Kind == KindCommand {
+		op["action"] = "receive"
+		op["reply"] = d.reply(t, name)
+	}
+	d.operations[name] = op
+}
+
+// carry says that a channel has a message.
+func (d *document) carry(channel string, address any, message string) {
+	if d.channels[channel] == nil {
+		d.channels[channel] = object{"address": address, "messages": object{}}
+	}
+	d.channels[channel].(object)["messages"].(object)[message] = ref("components", "messages", message)
+}
+
+func (d *document) reply(t TypeInfo, command string) object {
+	name := command + ".reply"
 	m := object{
-		"name":        t.Name,
-		"title":       t.Go.Name(),
-		"contentType": c.codec.ContentType(),
-		"payload":     s.of(t.Go),
-		"headers":     envelopeSchema(t),
+		"name":          t.Name,
+		"title":         "Reply to " + t.Name,
+		"contentType":   d.c.codec.ContentType(),
+		"headers":       replySchema(t),
+		"correlationId": correlation,
 	}
 	if t.Reply != nil {
-		m["x-reply"] = s.of(t.Reply)
+		m["payload"] = d.schemas.of(t.Reply)
+	}
+	d.messages[name] = m
+	d.carry(replies, nil, name)
+	return object{
+		"address": object{
+			"location":    "$message.header#/" + HeaderReplyTo,
+			"description": "Where the reply goes, if one is wanted; it carries " + HeaderToken + " and " + HeaderOutcome + ".",
+		},
+		"channel":  ref("channels", replies),
+		"messages": []any{ref("channels", replies, "messages", name)},
+	}
+}
+
+var correlation = object{
+	"location":    "$message.header#/" + HeaderCorrelation,
+	"description": "The ID of the first message of all that belong together.",
+}
+
+func (d *document) describe(t TypeInfo) object {
+	m := object{
+		"name":          t.Name,
+		"title":         t.Go.Name(),
+		"contentType":   d.c.codec.ContentType(),
+		"payload":       d.schemas.of(t.Go),
+		"headers":       envelopeSchema(t, d.c.byName[t.Name].key != nil),
+		"correlationId": correlation,
+		"x-version":     t.Version,
+	}
+	if d.c.byName[t.Name].key != nil {
+		m["bindings"] = object{"kafka": object{
+			"key": object{"type": "string", "description": "Order is kept per key."}, "bindingVersion": "0.5.0",
+		}}
+	}
+	if payload, ok := exampleOf(t.Go); ok && d.c.codec.ContentType() == (JSON{}).ContentType() {
+		m["examples"] = []any{object{"name": "example", "payload": payload}}
 	}
 	return m
 }
 
-func envelopeSchema(t TypeInfo) object {
-	str := object{"type": "string"}
+func envelopeSchema(t TypeInfo, keyed bool) object {
+	str, moment := object{"type": "string"}, object{"type": "string", "format": "date-time"}
 	props := object{
-		HeaderID:          str,
-		HeaderType:        object{"const": t.Name},
-		HeaderSource:      str,
-		HeaderSpecVersion: object{"const": "1.0"},
-		HeaderTime:        object{"type": "string", "format": "date-time"},
-		HeaderVersion:     object{"type": "integer", "maximum": t.Version},
-		HeaderKind:        object{"const": string(t.Kind)},
-		HeaderKey:         str,
-		HeaderCorrelation: str,
-		HeaderCausation:   str,
-		HeaderTraceParent: str,
-	}
-	if t.Kind == KindCommand {
-		props[HeaderReplyTo], props[HeaderToken] = str, str
-		props[HeaderDeadline] = object{"type": "string", "format": "date-time"}
+		HeaderID:           str,
+		HeaderType:         object{"const": t.Name},
+		HeaderSource:       str,
+		HeaderSpecVersion:  object{"const": "1.0"},
+		HeaderTime:         moment,
+		HeaderContentType:  str,
+		HeaderVersion:      object{"type": "integer", "minimum": 1, "maximum": t.Version},
+		HeaderKind:         object{"const": string(t.Kind)},
+		HeaderKey:          str,
+		HeaderCorrelation:  str,
+		HeaderCausation:    str,
+		HeaderConversation: str,
+		HeaderTraceParent:  str,
+		HeaderTraceState:   str,
 	}
 	required := []string{HeaderID, HeaderKind, HeaderSource, HeaderSpecVersion, HeaderType}
+	if keyed {
+		required = append(required, HeaderKey)
+		slices.Sort(required)
+	}
+	if t.Kind == KindCommand {
+		props[HeaderReplyTo], props[HeaderToken], props[HeaderDeadline] = str, str, moment
+	}
 	return object{"type": "object", "properties": props, "required": required}
+}
+
+func replySchema(t TypeInfo) object {
+	return object{
+		"type": "object",
+		"properties": object{
+			HeaderID: object{"type": "string"}, HeaderType: object{"const": t.Name},
+			HeaderKind: object{"const": string(KindReply)}, HeaderToken: object{"type": "string"},
+			HeaderOutcome: object{
+				"enum":        []string{string(OutcomeOK), string(OutcomeRejected), string(OutcomeNotExecuted)},
+				"description": "The payload is the result if it is ok, code and message if it is rejected, else empty.",
+			},
+			HeaderCorrelation: object{"type": "string"},
+		},
+		"required": []string{HeaderID, HeaderKind, HeaderOutcome, HeaderType},
+	}
 }
 
 func ref(path ...string) object { return object{"$ref": "#/" + strings.Join(path, "/")} }

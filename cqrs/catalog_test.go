@@ -131,7 +131,7 @@ func TestAsyncAPIDescribesTheCatalog(t *testing.T) {
 	if err := json.Unmarshal(doc, &d); err != nil {
 		t.Fatal(err)
 	}
-	if d.AsyncAPI != "3.0.0" || d.Channels["shop.commands"].Address != "shop.commands" || len(d.Channels) != 2 {
+	if d.AsyncAPI != "3.0.0" || d.Channels["shop.commands"].Address != "shop.commands" || len(d.Channels) != 3 {
 		t.Errorf("channels = %+v", d.Channels)
 	}
 	op := d.Operations["shop.place"]
