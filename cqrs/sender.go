@@ -159,6 +159,7 @@ func (s *Sender) seal(ctx context.Context, out outgoing, payload []byte) *messag
 	env := &out.env
 	env.ID, env.Source, env.OccurredAt = newID(), s.cfg.Source, time.Now()
 	env.Correlation = env.ID
+	collect(ctx, env.ID)
 	if sc := scopeOf(ctx); sc != nil {
 		from := sc.origin()
 		env.Correlation, env.Causation = from.Correlation, from.ID
