@@ -20,10 +20,13 @@ const (
 	defaultTopicWait  = 10 * time.Second
 	lostSleeps        = 10 // times ReconnectRetrySleep: each try makes the group rebalance
 
-	sessionTimeout   = 10 * time.Second
-	heartbeat        = time.Second // so soon the others notice that a member comes or goes
-	retryBackoff     = 250 * time.Millisecond
-	joinRetries      = 8
+	sessionTimeout = 10 * time.Second
+	heartbeat      = time.Second // so soon the others notice that a member comes or goes
+	retryBackoff   = 250 * time.Millisecond
+	joinRetries    = 8
+	// An answer to joining waits for the other members' drains; other answers come soon.
+	joinTimeout      = rebalanceTimeout/2 + 10*time.Second
+	publishTimeout   = 15 * time.Second
 	rebalanceTimeout = time.Minute
 	sendRetries      = 10 // over about six seconds
 	sendBackoff      = 50 * time.Millisecond
@@ -174,6 +177,7 @@ func (c Config) common(overwrite *sarama.Config) *sarama.Config {
 func (c Config) producer() *sarama.Config {
 	s := c.common(c.Publisher.OverwriteSaramaConfig)
 	if c.Publisher.OverwriteSaramaConfig == nil {
+		s.Net.ReadTimeout = publishTimeout
 		s.Producer.Retry.Max = sendRetries
 		s.Producer.Retry.BackoffFunc = sarama.NewExponentialBackoff(sendBackoff, maxSendBackoff)
 		s.Producer.Partitioner = NewPartitioner
@@ -192,6 +196,7 @@ func (c Config) consumer() *sarama.Config {
 	s := c.common(c.Subscriber.OverwriteSaramaConfig)
 	if c.Subscriber.OverwriteSaramaConfig == nil {
 		s.Consumer.Offsets.Initial = sarama.OffsetOldest
+		s.Net.ReadTimeout = joinTimeout
 		s.Consumer.Retry.Backoff = retryBackoff
 		s.Consumer.Group.Session.Timeout = sessionTimeout
 		s.Consumer.Group.Heartbeat.Interval = heartbeat
