@@ -47,9 +47,15 @@ func consume(b *testing.B, n, fewer int, cfg cqrs.ProcessorConfig, work func()) 
 		}},
 		contender{name: "watermill-kafka", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(fewer)
-			stop := k.watermill(b, topic, func(i int) { work(); t.done(i) })
+			stop := k.watermill(b, topic, true, func(i int) { work(); t.done(i) })
 			defer stop()
 			return fewer, t.await(b)
+		}},
+		contender{name: "watermill-kafka-commit", round: func(b *testing.B) (int, time.Duration) {
+			t := newTally(n / 40)
+			stop := k.watermill(b, topic, false, func(i int) { work(); t.done(i) })
+			defer stop()
+			return n / 40, t.await(b)
 		}},
 		contender{name: "watermill-cqrs", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(fewer)
@@ -98,12 +104,13 @@ func (k *broker) surge(b *testing.B, catalog *cqrs.Catalog, cfg cqrs.ProcessorCo
 }
 
 // stock is watermill-kafka's subscriber. It marks what is acknowledged and commits the marks every second, as ours
-// does; told to commit at once it is much slower.
-func (k *broker) stock(b *testing.B) *kafka.Subscriber {
+// does; or, without marks, it commits after each message.
+func (k *broker) stock(b *testing.B, marks bool) *kafka.Subscriber {
 	b.Helper()
 	cfg := kafka.DefaultSaramaSubscriberConfig()
 	cfg.Version = sarama.V2_8_0_0
 	cfg.Consumer.Offsets.Initial = sarama.OffsetOldest
+	cfg.Consumer.Offsets.AutoCommit.Enable = marks
 	sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{
 		Brokers: k.addresses, ConsumerGroup: group(), OverwriteSaramaConfig: cfg, Unmarshaler: kafka.DefaultMarshaler{},
 	}, nil)
@@ -112,9 +119,9 @@ func (k *broker) stock(b *testing.B) *kafka.Subscriber {
 }
 
 // watermill reads the subscriber in a loop with nothing around it: no router, no middleware.
-func (k *broker) watermill(b *testing.B, topic string, handle func(i int)) (stop func()) {
+func (k *broker) watermill(b *testing.B, topic string, marks bool, handle func(i int)) (stop func()) {
 	b.Helper()
-	sub := k.stock(b)
+	sub := k.stock(b, marks)
 	in, err := sub.Subscribe(context.Background(), topic)
 	must(b, err)
 	var all sync.WaitGroup
@@ -145,7 +152,7 @@ func (k *broker) watermillCQRS(b *testing.B, topic string, handle func(i int)) (
 			return topic, nil
 		},
 		SubscriberConstructor: func(wmcqrs.EventProcessorSubscriberConstructorParams) (message.Subscriber, error) {
-			return k.stock(b), nil
+			return k.stock(b, true), nil
 		},
 		Marshaler: typed{wmcqrs.JSONMarshaler{GenerateName: func(any) string { return "orders.placed" }}},
 	})

@@ -92,11 +92,11 @@ func reportRatios(b *testing.B, contenders []contender, rates map[string][]float
 			b.ReportMetric(median(quotients), "ratio:"+c.of()+"/"+side)
 		}
 	}
-	var all strings.Builder
-	for _, c := range contenders {
-		fmt.Fprintf(&all, "\n%-24s %9.0f/s", c.name, median(rates[c.name]))
+	all := make([]string, len(contenders))
+	for i, c := range contenders {
+		all[i] = fmt.Sprintf("%s %.0f/s", c.name, median(rates[c.name]))
 	}
-	b.Log(all.String())
+	b.Log(strings.Join(all, ", ")) // on one line: of a benchmark's log only the first ten are printed
 }
 
 func median(xs []float64) float64 {
