@@ -2,7 +2,10 @@ package outbox_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
 )
 
 // counter is a publisher that does nothing but count.
@@ -31,35 +35,111 @@ func BenchmarkRelayDrain(b *testing.B) {
 			db := databases[name](b)
 			box, unit := newOutbox(b, db)
 			const rows = 50_000
-			var spent time.Duration
-			for range b.N {
-				b.StopTimer()
-				fill(b, box, unit, rows)
-				to := &counter{}
-				relay := newRelay(b, box, to, outbox.RelayConfig{UnitOfWork: unit})
-				ctx, cancel := context.WithCancel(context.Background())
-				var all sync.WaitGroup
-				b.StartTimer()
-				began := time.Now()
-				all.Go(func() {
-					if err := relay.Run(ctx); err != nil {
-						b.Error(err)
-					}
-				})
-				if err := relay.Drain(ctx); err != nil {
-					b.Fatal(err)
-				}
-				spent += time.Since(began)
-				b.StopTimer()
-				cancel()
-				all.Wait()
-				if n := to.n.Load(); n != rows {
-					b.Fatalf("published %d of %d", n, rows)
-				}
-			}
-			b.ReportMetric(float64(rows)*float64(b.N)/spent.Seconds(), "msg/s")
+			drain(b, box, unit, rows, func() { fill(b, box, unit, rows) })
 		})
 	}
+}
+
+// BenchmarkRelayDrainHeld does the same on PostgreSQL, undisturbed and while another session holds an old snapshot and
+// 300,000 dead rows, which therefore cannot be removed, stand at the table's beginning.
+func BenchmarkRelayDrainHeld(b *testing.B) {
+	const rows, dead = 200_000, 300_000
+	for _, held := range []bool{false, true} {
+		b.Run(fmt.Sprintf("held=%t", held), func(b *testing.B) {
+			db := openPostgres(b)
+			box, unit := newOutbox(b, db)
+			drain(b, box, unit, rows, func() {
+				if held {
+					generate(b, db, dead)
+					hold(b, db)
+					if err := db.Exec("DELETE FROM outbox").Error; err != nil {
+						b.Fatal(err)
+					}
+				}
+				generate(b, db, rows)
+			})
+		})
+	}
+}
+
+// BenchmarkRelayDrainDeep measures how fast the first 50,000 messages leave, on PostgreSQL, when so many wait and when
+// far more do: SURGE_BENCH_ROWS, or half a million.
+func BenchmarkRelayDrainDeep(b *testing.B) {
+	const rows = 50_000
+	deep := 500_000
+	if n, err := strconv.Atoi(os.Getenv("SURGE_BENCH_ROWS")); err == nil {
+		deep = n
+	}
+	for _, waiting := range []int{rows, deep} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			db := openPostgres(b)
+			box, unit := newOutbox(b, db)
+			drain(b, box, unit, rows, func() {
+				if err := db.Exec("TRUNCATE outbox").Error; err != nil {
+					b.Fatal(err)
+				}
+				generate(b, db, waiting)
+			})
+		})
+	}
+}
+
+// drain measures how long a relay takes, from its start on, for n messages to leave the table.
+func drain(b *testing.B, box *outbox.Outbox, unit *uow.UnitOfWork, n int64, fill func()) {
+	b.Helper()
+	var spent time.Duration
+	for range b.N {
+		b.StopTimer()
+		fill()
+		to := &counter{}
+		relay := newRelay(b, box, to, outbox.RelayConfig{UnitOfWork: unit})
+		ctx, cancel := context.WithCancel(context.Background())
+		var all sync.WaitGroup
+		b.StartTimer()
+		began := time.Now()
+		all.Go(func() {
+			if err := relay.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		})
+		if err := outbox.DrainSome(ctx, relay, n); err != nil {
+			b.Fatal(err)
+		}
+		spent += time.Since(began)
+		b.StopTimer()
+		cancel()
+		all.Wait()
+		if got := to.n.Load(); got < n {
+			b.Fatalf("published %d of %d", got, n)
+		}
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/spent.Seconds(), "msg/s")
+}
+
+// generate inserts n messages like those of fill, in the server.
+func generate(b *testing.B, db *gorm.DB, n int) {
+	b.Helper()
+	headers := ""
+	for i := range 9 {
+		headers += fmt.Sprintf(`"ce_header%d":"0198c0de-0000-7000-8000-000000000000",`, i)
+	}
+	err := db.Exec(`INSERT INTO outbox (shard, id, topic, aggregateid, type, headers, payload)
+		SELECT i % 1000 % 64, '0198c0de-0000-7000-8000-' || lpad(i::text, 12, '0'), 'topic-' || i % 4, 'order-' || i % 1000,
+			'', ? || '"ce_partitionkey":"order-' || i % 1000 || '"}', decode(repeat('00', 300), 'hex')
+		FROM generate_series(1, ?) AS i`, "{"+headers, n).Error
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// hold opens a transaction that keeps what it sees until the benchmark ends.
+func hold(b *testing.B, db *gorm.DB) {
+	b.Helper()
+	tx := db.Begin(&sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err := tx.Exec("SELECT count(*) FROM outbox_meta").Error; err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { tx.Rollback() })
 }
 
 // fill publishes n messages of 1,000 keys and 4 topics.

@@ -59,6 +59,7 @@ func (r *Relay) takeAcked() []ack {
 	n := min(len(r.acked), maxDelete)
 	batch := r.acked[:n:n]
 	r.acked = r.acked[n:]
+	r.freed.Broadcast()
 	return batch
 }
 

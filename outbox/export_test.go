@@ -57,3 +57,14 @@ func Skewed(o *Outbox, by time.Duration) (*Outbox, error) {
 	}
 	return skewed, err
 }
+
+// DrainSome is Drain for the first n messages.
+func DrainSome(ctx context.Context, r *Relay, n int64) error {
+	var nth int64
+	query := r.dialect.sql("SELECT max(seq) FROM (SELECT seq FROM outbox ORDER BY seq LIMIT ?) AS x")
+	err := r.pool.QueryRowContext(ctx, query, n).Scan(&nth)
+	if err != nil {
+		return err
+	}
+	return r.drain(ctx, nth)
+}

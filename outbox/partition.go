@@ -33,8 +33,8 @@ func dayOf(prefix, name string) (n int64, ok bool) {
 	return t.Unix() / 86_400, err == nil
 }
 
-// partitionsToDo tells which days have no partition yet and which partitions are older than the oldest day to keep. Days
-// before the newest partition are none of ours to create: on MySQL they are in it.
+// partitionsToDo tells which days have no partition yet and which partitions are older than the oldest day to keep.
+// Days before the newest partition are none of ours to create: on MySQL they are in it.
 func partitionsToDo(prefix string, names []string, today, oldest int64) (create []int64, drop []string) {
 	newest := today - 1
 	for _, name := range names {

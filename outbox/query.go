@@ -55,8 +55,8 @@ func (q query) filter(s *scan, args []any) (string, []any) {
 // rows reads messages in order. They are valid until the next call.
 func (q query) rows(s *scan, until int64, limit int) ([]record, error) {
 	where, args := q.filter(s, []any{s.pos, until})
-	return q.records(q.rd.page[:0], "SELECT "+wanted+" FROM outbox WHERE seq > ? AND seq <= ?"+where+" ORDER BY seq LIMIT ?",
-		append(args, limit)...)
+	return q.records(q.rd.page[:0], "SELECT "+wanted+
+		" FROM outbox WHERE seq > ? AND seq <= ?"+where+" ORDER BY seq LIMIT ?", append(args, limit)...)
 }
 
 // records appends the messages that a query for the wanted columns finds.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
 )
 
 // Relay moves messages from the table to a publisher: at least once, in order per topic and key, and each topic
@@ -53,11 +54,12 @@ type state struct {
 	expiry  *time.Timer        // ends their contexts before the leases run out
 	topics  map[string]*topic
 	blocked map[lane]*blockade
-	moves   []move   // to the retry table
-	tried   []*trial // from the retry table
-	acked   []ack    // published, to be deleted
-	removed []int64  // no longer in our hands
-	rescan  bool     // read again from the beginning
+	moves   []move     // to the retry table
+	tried   []*trial   // from the retry table
+	acked   []ack      // published, to be deleted
+	freed   *sync.Cond // some of them were
+	removed []int64    // no longer in our hands
+	rescan  bool       // read again from the beginning
 	paused  bool
 
 	published uint64
@@ -154,6 +156,7 @@ func (r *Relay) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	close(r.stopping)
+	r.freed.Broadcast()
 }
 
 func (r *Relay) reset(sending context.Context) {
@@ -161,6 +164,7 @@ func (r *Relay) reset(sending context.Context) {
 	defer r.mu.Unlock()
 	paused := r.paused
 	r.state = &state{
+		freed: sync.NewCond(&r.mu),
 		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
 		held: map[int]int64{}, topics: map[string]*topic{}, calls: map[*call]struct{}{}, blocked: map[lane]*blockade{},
 		paused: paused, rate: rate{began: time.Now()},
@@ -210,19 +214,33 @@ func (r *Relay) Drain(ctx context.Context) error {
 	if err := r.pool.QueryRowContext(ctx, "SELECT max(seq) FROM outbox").Scan(&last); err != nil {
 		return fmt.Errorf("outbox: drain: %w", err)
 	}
+	return r.drain(ctx, last.Int64)
+}
+
+func (r *Relay) drain(ctx context.Context, last int64) error {
+	first := int64(0)
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		var left int64
-		query := r.dialect.sql("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE seq <= ? LIMIT 1) AS x")
-		if err := r.pool.QueryRowContext(ctx, query, last.Int64).Scan(&left); err != nil {
+		oldest, err := r.oldest(ctx, first, last)
+		if err != nil {
 			return fmt.Errorf("outbox: drain: %w", err)
 		}
-		if left == 0 {
+		if !oldest.Valid {
 			return nil
 		}
+		first = oldest.Int64 // what came before the call and is in front of it has left for good
 		if err := sleep(ctx, wait); err != nil {
 			return fmt.Errorf("outbox: drain: %w", err)
 		}
 	}
+}
+
+// oldest returns the first message between two numbers, both included.
+func (r *Relay) oldest(ctx context.Context, from, to int64) (seq sql.NullInt64, err error) {
+	err = r.outbox.reads(ctx, func(conn gorm.ConnPool) error {
+		return conn.QueryRowContext(ctx, r.dialect.sql("SELECT min(seq) FROM outbox WHERE seq >= ? AND seq <= ?"),
+			from, to).Scan(&seq)
+	})
+	return seq, err
 }
 
 // hint wakes the reader and the scheduler.

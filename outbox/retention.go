@@ -35,7 +35,8 @@ func (r *Relay) tend(ctx context.Context) {
 // about, when they have been kept long enough.
 func (r *Relay) purgeDead(ctx context.Context) error {
 	const settled = "state IN ('replayed', 'discarded') AND acted_at < {now} - ?"
-	if err := r.deleteOld(ctx, "outbox_dead", settled, r.cfg.KeepSettled.Microseconds()); err != nil || r.cfg.KeepDead == 0 {
+	err := r.deleteOld(ctx, "outbox_dead", settled, r.cfg.KeepSettled.Microseconds())
+	if err != nil || r.cfg.KeepDead == 0 {
 		return err
 	}
 	return r.deleteOld(ctx, "outbox_dead", "state = 'dead' AND died_at < {now} - ?", r.cfg.KeepDead.Microseconds())

@@ -86,6 +86,11 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 			r.mu.Unlock()
 			return nil, nil
 		}
+		if len(r.acked) >= r.cfg.Buffer { // a crash would publish them all again
+			r.freed.Wait()
+			r.mu.Unlock()
+			continue
+		}
 		if r.fresh() {
 			break
 		}
