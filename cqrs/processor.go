@@ -18,7 +18,8 @@ import (
 // ProcessorConfig configures a [Processor]. The zero value works: Execute without a transaction.
 type ProcessorConfig struct {
 	// Subscribe makes the subscriber of a group. Ours deliver many unacknowledged messages; with any other the
-	// processor works too, one message at a time. Run closes what it returns. nil: no intake, only Execute.
+	// processor works too, one message at a time. Run closes what it returns. nil: no intake but by
+	// [Processor.NoPublishHandler].
 	Subscribe     func(group string) (message.Subscriber, error)
 	UnitOfWork    UnitOfWork                     // nil: handlers run without a transaction
 	InTransaction func(ctx context.Context) bool // uow.In; nil: only transactions of this package are noticed

@@ -31,6 +31,8 @@ type runner struct {
 	intake   context.Context // ends when the intake is to stop
 	over     chan struct{}   // closed half of Grace after that: nothing is begun any more
 	overtime chan struct{}   // closed Grace after that: what does not return is left behind
+	clocks   []*time.Timer
+	feed     feed
 	failed   chan error
 	pollNow  chan struct{}
 	slowest  atomic.Int64 // nanoseconds of the longest transaction so far
@@ -42,19 +44,14 @@ type runner struct {
 // reported as [ErrHung], though its goroutine goes on.
 // It reports the faults that registration recorded before it consumes anything, and refuses to start with
 // [ErrHorizon], or when the bus has lost the position of a group whose inbox is not empty.
-// It returns nil after an orderly stop,
-// and an error when a subscription ends by itself. It can be called again after it has returned.
+// It returns nil after an orderly stop, and an error when a subscription ends by itself. It can be called again after it
+// has returned.
 func (p *Processor) Run(ctx context.Context) error {
 	r, err := p.prepare(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.current.Store(nil)
-	if r.sub == nil {
-		p.once.Do(func() { close(p.ready) })
-		<-ctx.Done()
-		return nil
-	}
 	return r.run(ctx)
 }
 
@@ -81,12 +78,12 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 			return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
 		}
 		r.sub = sub
-		r.ctx = context.WithoutCancel(ctx)
-		for range p.cfg.Lanes {
-			r.lanes = append(r.lanes, newLane(r))
-		}
-		r.vigil = newVigil(r)
 	}
+	r.ctx = context.WithoutCancel(ctx)
+	for range p.cfg.Lanes {
+		r.lanes = append(r.lanes, newLane(r))
+	}
+	r.vigil = newVigil(r)
 	p.current.Store(r) // complete: others look into it from now on
 	return r, nil
 }
@@ -123,12 +120,30 @@ func (r *runner) run(ctx context.Context) error {
 	defer stopIntake()
 
 	if err := errors.Join(r.checkHorizon(ctx), r.checkPosition(ctx)); err != nil {
-		return errors.Join(err, r.sub.Close())
+		return errors.Join(err, r.close())
 	}
 	channels, err := r.subscribe()
 	if err != nil {
-		return errors.Join(err, r.sub.Close())
+		return errors.Join(err, r.close())
 	}
+	err = r.consume(ctx, stopIntake, channels)
+	err = errors.Join(err, r.p.hung.wait(r.overtime), r.close())
+	for _, c := range r.clocks {
+		c.Stop()
+	}
+	return err
+}
+
+// close closes the subscriber.
+func (r *runner) close() error {
+	if r.sub == nil {
+		return nil
+	}
+	return r.sub.Close()
+}
+
+// consume runs the lanes until ctx ends or a subscription does, and everything that was begun is done or over time.
+func (r *runner) consume(ctx context.Context, stopIntake func(), channels []<-chan *message.Message) (err error) {
 	var lanes, sources sync.WaitGroup
 	defer r.watch()()
 	for _, l := range r.lanes {
@@ -140,7 +155,11 @@ func (r *runner) run(ctx context.Context) error {
 	if r.p.cfg.Parking != nil {
 		sources.Go(r.drainParked)
 	}
-	calls := r.p.calls.serve(r)
+	calls := func() error { return nil }
+	if r.sub != nil {
+		calls = r.p.calls.serve(r)
+	}
+	r.feed.set(true)
 	r.p.once.Do(func() { close(r.p.ready) })
 
 	select {
@@ -149,15 +168,16 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	stopIntake()
 	if grace := r.p.cfg.Grace; grace > 0 {
-		defer time.AfterFunc(grace/2, func() { close(r.over) }).Stop()
-		defer time.AfterFunc(grace, func() { close(r.overtime) }).Stop()
+		r.clocks = append(r.clocks, time.AfterFunc(grace/2, func() { close(r.over) }),
+			time.AfterFunc(grace, func() { close(r.overtime) }))
 	}
 	sources.Wait()
+	r.feed.set(false)
 	for _, l := range r.lanes {
 		close(l.in)
 	}
 	lanes.Wait()
-	return errors.Join(err, r.p.hung.wait(r.overtime), calls(), r.sub.Close())
+	return errors.Join(err, calls())
 }
 
 // watch keeps the vigil until the function that it returns is called.
@@ -187,6 +207,9 @@ func (r *runner) isOver() bool {
 
 func (r *runner) subscribe() ([]<-chan *message.Message, error) {
 	var all []<-chan *message.Message
+	if r.sub == nil {
+		return nil, nil
+	}
 	for _, topic := range r.topics {
 		ch, err := r.sub.Subscribe(r.ctx, topic)
 		if err != nil {
