@@ -26,6 +26,9 @@ func NewParking() *Parking { return &Parking{} }
 // Parked reports which queues have messages.
 func (p *Parking) Parked(ctx context.Context, group string, queues []string) ([]bool, error) {
 	tx := uow.DB(ctx)
+	if none, err := idle(tx, group); none || err != nil {
+		return make([]bool, len(queues)), err
+	}
 	locked := make(map[string]bool, len(queues))
 	err := chunks(queues, func(queues []string) error {
 		names, err := lockHeads(tx, group, queues)
@@ -39,6 +42,12 @@ func (p *Parking) Parked(ctx context.Context, group string, queues []string) ([]
 		parked[i] = locked[q]
 	}
 	return parked, err
+}
+
+// idle reports whether the group has no parked messages at all, as is usual: a question that is cheap to answer.
+func idle(tx *gorm.DB, group string) (bool, error) {
+	found, err := query[int](tx, "look for parked messages", "SELECT 1 FROM cqrs_parked WHERE grp=? LIMIT 1", group)
+	return len(found) == 0, err
 }
 
 // lockHeads locks the heads of those queues that have one, and returns these queues.
