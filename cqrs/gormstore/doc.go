@@ -29,7 +29,7 @@
 // # What is not
 //
 // Tables are not partitioned by tenant, and payloads are stored as they came: a person's data in a dead letter is
-// erased by [DeadLetters.Discard], in time by [DeadLetters.Purge].
+// erased by [DeadLetters.Erase], also where it is parked, and dead letters go in time by [DeadLetters.Purge].
 //
 // # Failures
 //
