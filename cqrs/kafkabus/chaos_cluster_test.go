@@ -32,7 +32,7 @@ func TestChaosOnACluster(t *testing.T) {
 	cfg.Subscriber.OverwriteSaramaConfig.Net.ReadTimeout = 15 * time.Second
 	s := &storm{
 		cfg: cfg, keys: 1000, perKey: 200, batch: 500, pace: 100 * time.Millisecond,
-		churn: 2 * time.Second, limit: 150 * time.Second,
+		churn: 2 * time.Second, limit: 170 * time.Second,
 	}
 	s.store = postgresStore(t)
 	s = stormy(t, addrs, s, 6)

@@ -145,6 +145,10 @@ func (c Config) Validate() error {
 		fault("Config.Topic has a negative number: %d partitions, %d replicas, %d in sync",
 			c.Topic.Partitions, c.Topic.Replication, c.Topic.MinInSync)
 	}
+	if o := c.Publisher.OverwriteSaramaConfig; o != nil && o.Producer.Transaction.ID != "" {
+		fault("Config.Publisher.OverwriteSaramaConfig has the transactional id %q; publishing is not transactional",
+			o.Producer.Transaction.ID)
+	}
 	if err := c.SASL.validate(); err != nil {
 		return errors.Join(append(faults, err)...)
 	}

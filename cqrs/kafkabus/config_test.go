@@ -8,6 +8,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
@@ -16,7 +17,11 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	unset := quick()
 	unset.Consumer.Fetch.Default = 0
+	transactional := quick()
+	transactional.Producer.Transaction.ID = "shard-1"
 	for field, cfg := range map[string]kafkabus.Config{
+		"transactional id":      {Publisher: kafka.PublisherConfig{OverwriteSaramaConfig: transactional}},
+		"Config.Lost":           {Lost: 7},
 		"Config.Window":         {Window: -1},
 		"Config.Drain":          {Drain: -1},
 		"Config.Topic":          {Topic: kafkabus.Topic{Partitions: -1}},

@@ -15,6 +15,8 @@
 //   - Publishing waits for all in-sync replicas, is idempotent within a connection, and says by
 //     [PublishError] which messages of a batch failed. Keys go to the partitions where Java's clients put them.
 //   - A new group starts with the oldest record, unless Subscriber.OverwriteSaramaConfig says otherwise.
+//   - A group goes on where it was, or not at all: offsets that are gone are a [LostError] until Config.Lost
+//     decides. A consumer that keeps its own positions gives them to [Bus.SubscriberAt].
 //   - A record that cannot be decoded never stops its partition: it arrives as a message of type
 //     [TypeUndecodable].
 //
@@ -22,7 +24,7 @@
 //
 //   - Exactly once. A connection that is lost at the wrong moment, a member that is expelled and a crash
 //     between commit and ack all repeat messages, also late, after newer ones of their key. Consumers
-//     need an inbox or a version guard.
+//     need an inbox or a version guard. Kafka's transactions would not change that (docs/adr/0011).
 //   - Order across a change of a topic's number of partitions. Create another topic and move instead.
 //
 // # When partitions are taken away
@@ -39,6 +41,7 @@
 //	message too large, invalid  PublishError.Refused reports true when it was published alone
 //	send times out              failed for the caller; may arrive later
 //	topic does not exist        read as soon as it does; other topics are not held up
+//	records at the offset gone  the member reads nothing, logs and looks again; Config.Lost
 //	record cannot be decoded    Config.Undecodable, by default a message that becomes a dead letter
 //	message is nacked           delivered again, for ever; 10 ms, doubling up to 1 s
 //	consumer hangs              its partition stops at the window; a rebalance waits for Config.Drain

@@ -4,17 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/surge-go/surge/cqrs"
 )
 
 const (
-	headerID   = "ce_id"           // CloudEvents' name of the message's UUID
-	headerKey  = "ce_partitionkey" // metadata that becomes the record's key
-	headerType = "ce_type"
-	headerKind = "ce_kind"
+	headerID   = cqrs.HeaderID  // CloudEvents' name of the message's UUID
+	headerKey  = cqrs.HeaderKey // metadata that becomes the record's key
+	headerType = cqrs.HeaderType
+	headerKind = cqrs.HeaderKind
 
 	debeziumHeaders = "headers" // a JSON object, as EventRouter places a column
 	debeziumID      = "id"
@@ -40,30 +43,45 @@ var _ kafka.MarshalerUnmarshaler = Marshaler{}
 
 // Marshal never fails.
 func (Marshaler) Marshal(topic string, msg *message.Message) (*sarama.ProducerMessage, error) {
-	headers := make([]sarama.RecordHeader, 0, len(msg.Metadata)+2)
-	id := []byte(msg.UUID)
-	headers = append(headers,
-		sarama.RecordHeader{Key: []byte(headerID), Value: id},
-		sarama.RecordHeader{Key: []byte(kafka.UUIDHeaderKey), Value: id})
+	n, size := 2, len(headerID)+len(kafka.UUIDHeaderKey)+2*len(msg.UUID)
+	for k, v := range msg.Metadata {
+		n, size = n+1, size+len(k)+len(v)
+	}
+	w := headerWriter{make([]sarama.RecordHeader, 0, n), make([]byte, 0, size)}
+	w.add(headerID, msg.UUID)
+	w.add(kafka.UUIDHeaderKey, msg.UUID)
 	for k, v := range msg.Metadata {
 		if k != headerID && k != kafka.UUIDHeaderKey {
-			headers = append(headers, sarama.RecordHeader{Key: []byte(k), Value: []byte(v)})
+			w.add(k, v)
 		}
 	}
-	rec := &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(msg.Payload), Headers: headers}
+	rec := &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(msg.Payload), Headers: w.headers}
 	if key := msg.Metadata[headerKey]; key != "" {
 		rec.Key = sarama.StringEncoder(key)
 	}
 	return rec, nil
 }
 
+// headerWriter puts the text of all headers into one piece of memory, which is large enough.
+type headerWriter struct {
+	headers []sarama.RecordHeader
+	text    []byte
+}
+
+func (w *headerWriter) add(key, value string) {
+	w.headers = append(w.headers, sarama.RecordHeader{Key: w.bytes(key), Value: w.bytes(value)})
+}
+
+func (w *headerWriter) bytes(s string) []byte {
+	from := len(w.text)
+	w.text = append(w.text, s...)
+	return w.text[from:len(w.text):len(w.text)]
+}
+
 // Unmarshal fails only when a header named "headers" is there and is no JSON object of strings.
 // A record's key becomes metadata ce_partitionkey unless a header says otherwise.
 func (Marshaler) Unmarshal(rec *sarama.ConsumerMessage) (*message.Message, error) {
-	meta := make(message.Metadata, len(rec.Headers)+1)
-	for _, h := range rec.Headers {
-		meta[string(h.Key)] = string(h.Value)
-	}
+	meta := metadata(rec)
 	if expand, ok := meta[debeziumHeaders]; ok {
 		if err := expandHeaders(meta, expand); err != nil {
 			return nil, err
@@ -85,6 +103,42 @@ func (Marshaler) Unmarshal(rec *sarama.ConsumerMessage) (*message.Message, error
 	msg.Metadata = meta
 	return msg, nil
 }
+
+// metadata makes strings of the headers: one for all values, none for names that are usual.
+func metadata(rec *sarama.ConsumerMessage) message.Metadata {
+	size := 0
+	for _, h := range rec.Headers {
+		size += len(h.Value)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for _, h := range rec.Headers {
+		all.Write(h.Value)
+	}
+	text := all.String()
+	meta := make(message.Metadata, len(rec.Headers)+1)
+	for _, h := range rec.Headers {
+		name, ok := usual[string(h.Key)]
+		if !ok {
+			name = string(h.Key)
+		}
+		meta[name], text = text[:len(h.Value)], text[len(h.Value):]
+	}
+	return meta
+}
+
+// usual holds the names of headers that nearly every record has.
+var usual = func() map[string]string {
+	names := map[string]string{}
+	for _, n := range []string{
+		headerID, headerKey, headerType, headerKind, kafka.UUIDHeaderKey, cqrs.HeaderSource, cqrs.HeaderTime,
+		cqrs.HeaderSpecVersion, cqrs.HeaderVersion, cqrs.HeaderContentType, cqrs.HeaderCorrelation,
+		cqrs.HeaderCausation, cqrs.HeaderConversation, cqrs.HeaderTraceParent, cqrs.HeaderTraceState,
+	} {
+		names[n] = n
+	}
+	return names
+}()
 
 // expandHeaders replaces Debezium's headers by those that the outbox row held.
 func expandHeaders(meta message.Metadata, text string) error {
@@ -130,9 +184,7 @@ func positionID(rec *sarama.ConsumerMessage) string {
 // [TypeUndecodable], its id is the record's place, payload and readable headers are kept.
 func MarkUndecodable(rec *sarama.ConsumerMessage, reason error) *message.Message {
 	msg := message.NewMessage(positionID(rec), rec.Value)
-	for _, h := range rec.Headers {
-		msg.Metadata[string(h.Key)] = string(h.Value)
-	}
+	msg.Metadata = metadata(rec)
 	if len(rec.Key) > 0 {
 		msg.Metadata[headerKey] = string(rec.Key)
 	}
