@@ -83,7 +83,9 @@ func (k *broker) fill(b *testing.B, catalog *cqrs.Catalog, n int) (topic string)
 }
 
 // surge runs a processor without a database, on the bus as it comes but for where it starts to read.
-func (k *broker) surge(b *testing.B, catalog *cqrs.Catalog, cfg cqrs.ProcessorConfig, handle func(i int)) (stop func()) {
+func (k *broker) surge(
+	b *testing.B, catalog *cqrs.Catalog, cfg cqrs.ProcessorConfig, handle func(i int),
+) (stop func()) {
 	b.Helper()
 	s, err := cqrs.NewSender(catalog, k.bus.Publisher(), cqrs.SenderConfig{Source: "orders"})
 	must(b, err)

@@ -92,7 +92,8 @@ func shared(db *database, n, writers int) contender {
 
 // apart is the same handler called with a transaction of its own for each command.
 func apart(db *database, n, connections int) contender {
-	return contender{name: fmt.Sprint("alone-", connections), side: "alone", round: func(b *testing.B) (int, time.Duration) {
+	name := fmt.Sprint("alone-", connections)
+	return contender{name: name, side: "alone", round: func(b *testing.B) (int, time.Duration) {
 		b.Helper()
 		return inserted(b, db, connections, n, func(_ context.Context, i int) error {
 			return db.Transaction(func(tx *gorm.DB) error {

@@ -33,31 +33,41 @@ type orderPlaced struct {
 const insertOrder = "INSERT INTO orders (id, units) VALUES (?, ?)"
 
 // BenchmarkHandle handles messages on PostgreSQL: the inbox, one INSERT and one outbox message each. Surge does it in
-// batches of 64, with a handler that sees one message and with one that sees the batch; "batch-1" is the
-// same handler with a transaction for each message, and "by-hand" the same statements in a loop that somebody wrote. The
-// number behind a name is that of concurrent transactions.
+// transactions of 64 messages, with a handler that sees one message and with one that sees a lane's batch. 2x64-in-2 are
+// two lanes of 64 messages with a transaction each; the 8 lanes of 8x16-in-2 share two transactions. "batch-1" is the
+// same handler with a transaction for each message, and "by-hand" the same statements in a loop that somebody wrote.
 func BenchmarkHandle(b *testing.B) {
 	h := newHandling(b, openPostgres(b))
 	n := scaled(b, 2048)
-	contest(
-		b, "msg/s",
-		contender{
-			name: "surge-2", side: "surge", against: []string{"batch-1", "by-hand"}, round: h.surge(n, 2, 64, h.one),
-		},
-		contender{name: "surge-4", side: "surge", round: h.surge(n, 4, 64, h.one)},
-		contender{
-			name: "surge-batch-handler-2", side: "surge-batch-handler", against: []string{"batch-1", "by-hand-batch"},
-			round: h.surge(n, 2, 64, h.many),
-		},
-		contender{name: "surge-batch-handler-4", side: "surge-batch-handler", round: h.surge(n, 4, 64, h.many)},
-		contender{name: "batch-1-8", side: "batch-1", round: h.surge(n/4, 8, 1, h.one)},
-		contender{name: "batch-1-16", side: "batch-1", round: h.surge(n/4, 16, 1, h.one)},
-		contender{name: "batch-1-32", side: "batch-1", round: h.surge(n/4, 32, 1, h.one)},
+	all := []contender{}
+	for _, s := range []setting{{2, 64, 2, 1}, {4, 64, 4, 1}, {8, 16, 2, 64}} {
+		all = append(
+			all, contender{
+				name: "surge-" + s.String(), side: "surge", against: []string{"batch-1", "by-hand"}, round: h.surge(n, s, h.one),
+			}, contender{
+				name: "surge-batch-handler-" + s.String(), side: "surge-batch-handler",
+				against: []string{"batch-1", "by-hand-batch"}, round: h.surge(n, s, h.many),
+			})
+	}
+	for _, lanes := range []int{8, 16, 32} {
+		s := setting{lanes, 1, lanes, 1}
+		all = append(all, contender{name: "batch-1-" + s.String(), side: "batch-1", round: h.surge(n/4, s, h.one)})
+	}
+	contest(b, "msg/s", append(
+		all,
 		contender{name: "by-hand-2", side: "by-hand", round: h.byHand(n, 2, insertEach)},
 		contender{name: "by-hand-4", side: "by-hand", round: h.byHand(n, 4, insertEach)},
 		contender{name: "by-hand-batch-2", side: "by-hand-batch", round: h.byHand(n, 2, insertAll)},
 		contender{name: "by-hand-batch-4", side: "by-hand-batch", round: h.byHand(n, 4, insertAll)},
-	)
+	)...)
+}
+
+// A setting is how a processor is configured: lanes of batches, and at most so many transactions at a time that so
+// many lanes share.
+type setting struct{ lanes, batch, transactions, share int }
+
+func (s setting) String() string {
+	return fmt.Sprintf("%dx%d-in-%d", s.lanes, s.batch, s.transactions)
 }
 
 // handling is what all ways of handling have in common.
@@ -126,14 +136,14 @@ func (h *handling) measured(b *testing.B, connections, n int, do func() time.Dur
 
 // surge runs a processor that is wired as package host does it, without a relay.
 func (h *handling) surge(
-	n, lanes, batch int, register func(*cqrs.Processor),
+	n int, s setting, register func(*cqrs.Processor),
 ) func(b *testing.B) (int, time.Duration) {
 	return func(b *testing.B) (int, time.Duration) {
 		b.Helper()
 		msgs := h.commands(b, n)
-		return h.measured(b, max(lanes, 2)+2, n, func() time.Duration {
+		return h.measured(b, s.transactions+2, n, func() time.Duration {
 			feed := newFeed()
-			p := h.processor(b, feed, lanes, batch)
+			p := h.processor(b, feed, s)
 			register(p)
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error, 1)
@@ -147,9 +157,9 @@ func (h *handling) surge(
 	}
 }
 
-func (h *handling) processor(b *testing.B, feed *feed, lanes, batch int) *cqrs.Processor {
+func (h *handling) processor(b *testing.B, feed *feed, cfg setting) *cqrs.Processor {
 	b.Helper()
-	unit, err := uow.New(h.db.DB, uow.Config{MaxShare: 1, Writers: lanes}) // a transaction for each lane's batch
+	unit, err := uow.New(h.db.DB, uow.Config{MaxShare: cfg.share, Writers: cfg.transactions})
 	must(b, err)
 	s, err := cqrs.NewSender(h.catalog, h.box, cqrs.SenderConfig{Source: "orders"})
 	must(b, err)
@@ -159,7 +169,7 @@ func (h *handling) processor(b *testing.B, feed *feed, lanes, batch int) *cqrs.P
 		Subscribe:  func(string) (message.Subscriber, error) { return feed, nil },
 		UnitOfWork: unit, InTransaction: uow.In, Inbox: idempotency.NewInbox(idempotency.InboxConfig{}),
 		Parking: gormstore.NewParking(), DeadLetters: dead, Locker: gormstore.Locker{},
-		Lanes: lanes, MaxBatch: batch,
+		Lanes: cfg.lanes, MaxBatch: cfg.batch,
 	})
 	must(b, err)
 	return p

@@ -108,7 +108,8 @@ func (w *work) surge(n, writers int) contender {
 
 // alone gives each call a transaction; callers queue for connections.
 func (w *work) alone(n, connections int) contender {
-	return contender{name: fmt.Sprint("alone-", connections), side: "alone", round: func(b *testing.B) (int, time.Duration) {
+	name := fmt.Sprint("alone-", connections)
+	return contender{name: name, side: "alone", round: func(b *testing.B) (int, time.Duration) {
 		return w.measured(b, connections, n, func() time.Duration {
 			return crowd(b, callers, n, func(i int) error {
 				return w.db.Transaction(func(tx *gorm.DB) error {
