@@ -55,9 +55,9 @@
 //
 // # Operating it
 //
-// [Outbox.Stats] tells what the database holds, [Relay.Progress] what a relay does, [Relay.Healthy] why messages do not
-// leave, and [Outbox.Measure] exports it all to OpenTelemetry. docs/operations-outbox.md says what to watch, and what to
-// do when.
+// [Outbox.Stats] tells what the database holds, [Relay.Progress] what a relay does, [Relay.Healthy] why messages do
+// not leave, and [Outbox.Measure] exports it all to OpenTelemetry. docs/operations-outbox.md says what to watch, and
+// what to do when.
 //
 // # Failures
 //
