@@ -68,3 +68,30 @@ func DrainSome(ctx context.Context, r *Relay, n int64) error {
 	}
 	return r.drain(ctx, nth)
 }
+
+// A Horizon is what a reader knows of open transactions.
+type Horizon struct{ h horizon }
+
+// NewHorizon returns one that knows nothing yet.
+func NewHorizon() *Horizon { return &Horizon{horizon{open: map[int64]int64{}}} }
+
+// Open returns how many transactions it knows to be open.
+func (h *Horizon) Open() int { return len(h.h.open) }
+
+// Passed reports whether all up to top was visible when it took notice.
+func (h *Horizon) Passed(top int64) bool { return top <= h.h.upTo }
+
+// Note takes notice of a snapshot in PostgreSQL's text form.
+func (h *Horizon) Note(text string, now, top int64) error {
+	var s snapshot
+	err := s.parse(text)
+	h.h.note(s, now, top)
+	return err
+}
+
+// Ended forgets what has ended by a snapshot.
+func (h *Horizon) Ended(text string) (back int64, err error) {
+	var s snapshot
+	err = s.parse(text)
+	return h.h.ended(s), err
+}

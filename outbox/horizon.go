@@ -12,31 +12,45 @@ import (
 // passed. It needs no lock and waits for nobody:
 //
 //   - A transaction has an id before it takes its first number (see insertArrays).
-//   - Before each look the reader asks for the highest number that is visible. Whoever takes a number later gets a
+//   - Before each note the reader asks for the highest number that is visible. Whoever takes a number later gets a
 //     higher one.
-//   - So a transaction that begins after a look has only numbers above what was visible then; and whoever publishes
+//   - So a transaction that begins after a note has only numbers above what was visible then; and whoever publishes
 //     for a key after another one has committed, has a higher number than what was visible while that one was open.
 //
-// A reader that reads no further than what was visible before the look therefore misses only messages of
-// transactions that were open in it, and none of what must precede what it reads. When such a transaction has ended,
-// it looks back, no further than that transaction's numbers can reach.
+// A reader that notes who is open, and then reads no further than what was visible before, therefore misses only
+// messages of transactions that it has noted. After each read it asks which of them have ended, maybe since the note:
+// for those it looks back, no further than their numbers can reach, and takes what it finds first. As they may have
+// ended since the read too, the next one looks back over this one.
 type horizon struct {
-	upTo int64           // the highest number that was visible before the last look
-	next int64           // transactions that began after the last look have at least this id
-	open map[int64]int64 // transactions that were open in the last look; their numbers are higher than this
+	upTo int64           // the highest number that was visible before the last note
+	next int64           // transactions that began after the last note have at least this id
+	open map[int64]int64 // transactions that may be open; their numbers are higher than this
 }
 
-// A snapshot is what one look sees: a transaction id that was given out just now, and which were in progress.
+// A snapshot tells which transactions are in progress.
 type snapshot struct {
-	now  int64
-	xmax int64   // from here on all that have begun may be in progress
-	list []int64 // in progress below xmax
 	xmin int64   // all below have ended
+	xmax int64   // from here on all that have begun may be in progress
+	list []int64 // in progress between the two
 }
 
-// look takes notice of a snapshot that was taken after top was visible, and returns the number above which
-// transactions have ended since the last look whose messages may have been passed.
-func (h *horizon) look(s snapshot, top int64) (back int64) {
+// note takes notice of those in progress by a snapshot that was taken after top was visible. now is an id that was
+// given out after it.
+func (h *horizon) note(s snapshot, now, top int64) {
+	for _, id := range s.list {
+		if id >= h.next {
+			h.open[id] = h.upTo
+		}
+	}
+	for id := max(s.xmax, h.next); id < now; id++ {
+		h.open[id] = h.upTo
+	}
+	h.next, h.upTo = now, max(h.upTo, top)
+}
+
+// ended forgets those that have ended and returns the number above which they may have left messages that the reader
+// has passed.
+func (h *horizon) ended(s snapshot) (back int64) {
 	back = math.MaxInt64
 	for id, above := range h.open {
 		if !s.running(id) {
@@ -44,20 +58,8 @@ func (h *horizon) look(s snapshot, top int64) (back int64) {
 			delete(h.open, id)
 		}
 	}
-	for _, id := range s.list {
-		if id >= h.next {
-			h.open[id] = h.upTo
-		}
-	}
-	for id := max(s.xmax, h.next); id < s.now; id++ {
-		h.open[id] = h.upTo
-	}
-	h.next, h.upTo = s.now, max(h.upTo, top)
 	return back
 }
-
-// settled reports whether nothing can appear any more up to what was visible before.
-func (h *horizon) settled(top int64) bool { return top <= h.upTo && len(h.open) == 0 }
 
 func (s *snapshot) running(id int64) bool {
 	return id >= s.xmax || id >= s.xmin && slices.Contains(s.list, id)

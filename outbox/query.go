@@ -3,6 +3,7 @@ package outbox
 import (
 	"database/sql"
 	"maps"
+	"math"
 	"time"
 )
 
@@ -70,15 +71,43 @@ func (q query) records(recs []record, query string, args ...any) ([]record, erro
 	return recs, err
 }
 
-// look asks PostgreSQL which transactions are in progress. The id of its own is taken after what was visible before.
-func (q query) look() (s snapshot, err error) {
+// snapshot asks PostgreSQL which transactions are in progress, and for an id that it gives out after that.
+func (q query) snapshot(id string) (s snapshot, now int64, err error) {
 	var text string
-	err = q.conn.QueryRowContext(q.ctx,
-		"SELECT pg_current_xact_id()::text::bigint, pg_current_snapshot()::text").Scan(&s.now, &text)
-	if err != nil {
-		return s, err
+	err = q.conn.QueryRowContext(q.ctx, "SELECT "+id+", pg_current_snapshot()::text").Scan(&now, &text)
+	if err == nil {
+		err = s.parse(text)
 	}
-	return s, s.parse(text)
+	return s, now, err
+}
+
+// note takes notice of who may commit behind what is read now.
+func (rd *reader) note(q query, top int64) error {
+	if !q.dialect.postgres() || top <= rd.past.upTo {
+		return nil
+	}
+	s, now, err := q.snapshot("pg_current_xact_id()::text::bigint")
+	if err == nil {
+		rd.past.note(s, now, top)
+	}
+	return err
+}
+
+// ended has the scans look back as far as transactions that have ended may reach, and reports whether any have.
+func (rd *reader) ended(q query) (some bool, err error) {
+	if len(rd.past.open) == 0 {
+		return false, nil
+	}
+	snap, _, err := q.snapshot("0")
+	if err != nil {
+		return false, err
+	}
+	back := rd.past.ended(snap)
+	rd.main.low = min(rd.main.low, back)
+	for _, s := range rd.behind {
+		s.low = min(s.low, back)
+	}
+	return back != math.MaxInt64, nil
 }
 
 // lookBack returns messages up to the scan's position that are not in our hands, and moves up the point from which

@@ -173,10 +173,8 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 			return false, false, err
 		}
 	}
-	if q.dialect.postgres() && !rd.past.settled(top) {
-		if err := rd.look(q, top); err != nil {
-			return false, false, err
-		}
+	if err := rd.note(q, top); err != nil {
+		return false, false, err
 	}
 	n, more, err := rd.advance(q, rd.main, top, rd.relay.cfg.Buffer)
 	found = n > 0
@@ -203,20 +201,6 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 	return found, more, nil
 }
 
-// look has the scans look back as far as transactions that have ended may reach.
-func (rd *reader) look(q query, top int64) error {
-	s, err := q.look()
-	if err != nil {
-		return err
-	}
-	back := rd.past.look(s, top)
-	rd.main.low = min(rd.main.low, back)
-	for _, s := range rd.behind {
-		s.low = min(s.low, back)
-	}
-	return nil
-}
-
 // advance reads up to limit messages after the scan's position and reports whether there is more to read.
 func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more bool, err error) {
 	until := max(top, s.pos)
@@ -230,6 +214,10 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 		}
 	}
 	before, cut := s.pos, len(recs) == limit
+	missed, err := rd.ended(q)
+	if err != nil {
+		return 0, false, err
+	}
 	var late []record
 	if rd.opened(s) {
 		// Messages that were committed since the last read with lower numbers come first. This read's snapshot is the
@@ -256,10 +244,10 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	n += rd.dispatch(s, recs, before)
 	clear(recs)
 	rd.page = recs
-	if q.dialect.postgres() {
-		s.low = s.pos
+	if q.dialect.postgres() && !missed {
+		s.low = s.pos // else this read may have missed what was committed since
 	}
-	return n, cut || until < top, nil
+	return n, cut || missed || until < top, nil
 }
 
 // caughtUp notes that a topic is read with all others again.
