@@ -17,8 +17,8 @@
 //   - A [Processor] is a consumer group and one registry of handlers. The same handler serves messages, [Execute]
 //     (in this process, group-committed across concurrent callers), [Call] (another service) and sagas.
 //
-// The ports in this package ([UnitOfWork], [Inbox], [Keys], [Parking], [DeadLetters]) are small, and satisfied by the
-// packages uow, idempotency and gormstore. Nothing here knows a database or a broker. The package cqrs/host wires
+// The ports in this package ([UnitOfWork], [Inbox], [Keys], [Parking], [DeadLetters], [Crashes]) are small, and satisfied
+// by the packages uow, idempotency and gormstore. Nothing here knows a database or a broker. The package cqrs/host wires
 // everything with defaults.
 //
 // # How messages run
@@ -60,8 +60,8 @@
 //
 // Without a unit of work a failed handler's effects stay. Without an inbox, messages that come twice run twice. Order
 // between topics, and between keys, is not kept. A [Call] whose context ends has an unknown outcome. A handler that
-// ignores its context holds up its lane until it returns; only its transaction is closed (by the unit of work). A
-// message that kills the process whenever it runs is not recognised as such.
+// ignores its context is left behind, which is all that can be done to a goroutine: nothing of its transaction commits
+// any more, but what it does elsewhere it goes on doing. In [Execute] it keeps its caller waiting.
 //
 // # When something fails
 //
@@ -69,6 +69,8 @@
 //	handler refuses ([Rejection])        undone, reply "rejected"; where nobody waits: dead letter, key goes on
 //	handler fails, panics, calls Goexit  undone alone; parked with its key, retried with backoff, then dead letter
 //	handler overstays HandlerTimeout     its context ends; the error it then returns is a failure
+//	handler does not return at all       left behind with its transaction closed: [ErrHung], a failure like others; its key
+//	                                     waits until it returns, its lane goes on; [Stats].Hung counts them
 //	batch handler fails                  undone; its messages run one by one
 //	batch handler fails one item         undone; runs again without the item and what is behind it
 //	transaction does not commit          messages run one by one; one whose own does not commit counts as failed
@@ -80,7 +82,17 @@
 //	message older than MaxAge            dead letter, never run: the inbox may have forgotten it
 //	context.Canceled                     tried again; never counted
 //	process dies                         unacknowledged messages come again; the inbox knows which have run
-//	Run's context ends                   intake stops, batches finish and commit, messages are acknowledged
+//	message kills the process            noted before it runs from then on (see [Crashes]); dead letter after its attempts
+//	topic outlives the inbox             Run refuses: [ErrHorizon]
+//	bus has lost the group's position    Run refuses if the inbox has a past
+//	Run's context ends                   intake stops, batches finish and commit, messages are acknowledged; what is not
+//	                                     done within Grace is given back, and a hung handler is named by Run's [ErrHung]
+//
+// # How fast
+//
+// A lane is one transaction at a time, so with a unit of work few lanes with full batches are fastest (2 to 8). Without
+// one, handlers that wait for something run one after the other in their lane: Lanes is then the number of handlers at
+// once, and 64 or more make sense, as goroutines do; keys still keep their order.
 //
 // # Without a database
 //

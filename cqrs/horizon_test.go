@@ -32,7 +32,7 @@ func TestRule10_ATopicThatOutlivesTheInboxIsRefused(t *testing.T) {
 		want                     string
 	}{
 		"shorter":            {topic: 7 * day, inbox: 14 * day},
-		"the same":           {topic: 14 * day, inbox: 14 * day, want: `topic "shop.commands" keeps them for 336h0m0s, the inbox`},
+		"the same":           {topic: 14 * day, inbox: 14 * day, want: `"shop.commands" keeps them for 336h0m0s, the inbox`},
 		"for ever":           {topic: -1, inbox: 14 * day, want: "for ever"},
 		"declared":           {topic: -1, inbox: 14 * day, kept: []string{"shop.commands"}},
 		"tombstones shorter": {topic: 7 * day, inbox: 14 * day, tombstones: day, want: "the participants of group \"shop\""},

@@ -44,8 +44,8 @@ type runner struct {
 // reported as [ErrHung], though its goroutine goes on.
 // It reports the faults that registration recorded before it consumes anything, and refuses to start with
 // [ErrHorizon], or when the bus has lost the position of a group whose inbox is not empty.
-// It returns nil after an orderly stop, and an error when a subscription ends by itself. It can be called again after it
-// has returned.
+// It returns nil after an orderly stop, and an error when a subscription ends by itself. It can be called again after
+// it has returned.
 func (p *Processor) Run(ctx context.Context) error {
 	r, err := p.prepare(ctx)
 	if err != nil {
@@ -66,7 +66,8 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 	r := &runner{
 		p: p, seed: maphash.MakeSeed(),
 		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
-		failed: make(chan error, 1), pollNow: make(chan struct{}, 1), over: make(chan struct{}), overtime: make(chan struct{}),
+		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
+		over: make(chan struct{}), overtime: make(chan struct{}),
 	}
 	if p.current.Load() != nil {
 		return nil, errors.New("cqrs: the processor runs already")

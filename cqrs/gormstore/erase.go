@@ -39,8 +39,8 @@ func (e Erasure) where() (string, []any, error) {
 
 // Erase deletes parked messages and dead letters, whatever waits behind them goes on, and writes to the operators' log
 // that they were there, without their content. It returns how many messages there were. They do not run any more; one
-// that runs right now is undone. It needs [By]. What else knows the person (the outbox, the application's own tables) is
-// not touched.
+// that runs right now is undone. It needs [By]. What else knows the person (the outbox, the application's own tables)
+// is not touched.
 func (d *DeadLetters) Erase(ctx context.Context, e Erasure) (int, error) {
 	if _, err := actorOf(ctx); err != nil {
 		return 0, err
@@ -61,7 +61,8 @@ func (d *DeadLetters) erase(ctx context.Context, tx *gorm.DB, where string, args
 	type row struct{ Grp, ID, Queue string }
 	ids := map[string]map[string]bool{} // by group
 	find := func(table string) ([]row, error) {
-		rows, err := query[row](tx, "find what to erase", "SELECT grp, id, queue FROM "+table+where+" ORDER BY grp, id", args...)
+		rows, err := query[row](tx, "find what to erase",
+			"SELECT grp, id, queue FROM "+table+where+" ORDER BY grp, id", args...)
 		for _, r := range rows {
 			if ids[r.Grp] == nil {
 				ids[r.Grp] = map[string]bool{}
