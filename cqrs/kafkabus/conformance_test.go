@@ -14,6 +14,7 @@ import (
 
 func conforms(t *testing.T, brokers []string, cfg kafkabus.Config, claims cqrstest.BusClaims) {
 	cqrstest.RunBus(t, func(t *testing.T, drain time.Duration) cqrstest.BusFixture {
+		cfg := cfg // each fixture's own
 		sarama := quick()
 		sarama.Consumer.Group.Rebalance.Timeout = time.Minute
 		cfg.Subscriber.OverwriteSaramaConfig = sarama

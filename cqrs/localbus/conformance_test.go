@@ -10,6 +10,7 @@ import (
 
 func conforms(t *testing.T, cfg localbus.Config, claims cqrstest.BusClaims) {
 	cqrstest.RunBus(t, func(t *testing.T, drain time.Duration) cqrstest.BusFixture {
+		cfg := cfg // each fixture's own
 		cfg.Drain, cfg.Attempts = drain, 1000
 		bus := localbus.New(cfg)
 		t.Cleanup(func() {

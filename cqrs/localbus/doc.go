@@ -30,6 +30,24 @@
 // Do not call Publish while holding something that a consumer needs to ack: a transaction (see
 // Config.InTransaction), a lock, or the message being handled.
 //
+// # Watermill's universal suite
+//
+// The bus passes watermill/pubsub/tests behind a publisher that keeps messages until Publish has returned, as an outbox
+// does. Of the suite's features these are true:
+//
+//   - Persistent, by that publisher.
+//   - GuaranteedOrder with a Window of 1 on one partition. The suite means that the next message of a topic comes after
+//     the ack of the one before; with larger windows the order is that of each key.
+//
+// and these are false:
+//
+//   - ConsumerGroups: the suite reads with one group after the other, and has one that is announced and never reads.
+//     Here a message is handed over while all groups are there. This package's own tests cover groups.
+//   - ExactlyOnceDelivery: see above.
+//   - NewSubscriberReceivesOldMessages: there is no storage; a projection is rebuilt from one that has.
+//   - RequireSingleInstance and GuaranteedOrderWithSingleSubscriber, which would only excuse from tests that pass.
+//   - ContextPreserved: a message leaves its transaction behind.
+//
 // # Contexts
 //
 // The context of the first message of a batch bounds Publish. A received message's context is that of
