@@ -17,9 +17,9 @@
 //   - A [Processor] is a consumer group and one registry of handlers. The same handler serves messages, [Execute]
 //     (in this process, group-committed across concurrent callers), [Call] (another service) and sagas.
 //
-// The ports in this package ([UnitOfWork], [Inbox], [Keys], [Parking], [DeadLetters], [Crashes]) are small, and satisfied
-// by the packages uow, idempotency and gormstore. Nothing here knows a database or a broker. The package cqrs/host wires
-// everything with defaults.
+// The ports in this package ([UnitOfWork], [Inbox], [Keys], [Parking], [DeadLetters], [Crashes]) are small, and
+// satisfied by the packages uow, idempotency and gormstore. Nothing here knows a database or a broker. The package
+// cqrs/host wires everything with defaults.
 //
 // # How messages run
 //
@@ -69,7 +69,7 @@
 //	handler refuses ([Rejection])        undone, reply "rejected"; where nobody waits: dead letter, key goes on
 //	handler fails, panics, calls Goexit  undone alone; parked with its key, retried with backoff, then dead letter
 //	handler overstays HandlerTimeout     its context ends; the error it then returns is a failure
-//	handler does not return at all       left behind with its transaction closed: [ErrHung], a failure like others; its key
+//	handler does not return at all       left behind, its transaction closed: [ErrHung], a failure like others; its key
 //	                                     waits until it returns, its lane goes on; [Stats].Hung counts them
 //	batch handler fails                  undone; its messages run one by one
 //	batch handler fails one item         undone; runs again without the item and what is behind it
@@ -82,7 +82,7 @@
 //	message older than MaxAge            dead letter, never run: the inbox may have forgotten it
 //	context.Canceled                     tried again; never counted
 //	process dies                         unacknowledged messages come again; the inbox knows which have run
-//	message kills the process            noted before it runs from then on (see [Crashes]); dead letter after its attempts
+//	message kills the process            noted before it runs from then on ([Crashes]); dead letter after its attempts
 //	topic outlives the inbox             Run refuses: [ErrHorizon]
 //	bus has lost the group's position    Run refuses if the inbox has a past
 //	Run's context ends                   intake stops, batches finish and commit, messages are acknowledged; what is not
