@@ -38,6 +38,7 @@ func Run(t *testing.T, open Factory) {
 		{"Rule14_ScheduledMessageWaits", testScheduled},
 		{"Rule16_RelaysShareTheShards", testBalance},
 		{"Rule15_StolenLeaseFencesDeletes", testStolen},
+		{"Rule15_LeasesAreStolenUnderLoad", testThief},
 		{"KilledRelayIsSucceeded", testKilled},
 		{"Rule16_OtherNumberOfShardsIsRefused", testShards},
 		{"PausedRelayPublishesNothing", testPause},
