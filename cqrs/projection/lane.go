@@ -160,7 +160,7 @@ func (l *lane) commit(
 	ctx context.Context, events []*event, next Checkpoint, work func(ctx context.Context, fresh []*event) error,
 ) error {
 	p, at := l.f.p, next
-	done := p.track.enter(l.f)
+	done := p.track.enter(l)
 	err := p.work.Do(ctx, func(ctx context.Context) error {
 		ctx, err := l.f.enter(ctx)
 		if err != nil {

@@ -131,6 +131,34 @@ func TestRule33_ArchivedLate(t *testing.T) {
 	}
 }
 
+// The same with an event that the live model had before the rebuild began.
+func TestRule33_ArchivedLaterThanTheRebuildBegan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	bus, a := w.local()
+	cfg := w.config()
+	cfg.Source = projection.FromArchive(a.read)
+	p := w.on(bus, cfg)
+	must(t, p.Declare(t.Context()))
+	w.run(p)
+	archived := make(chan struct{})
+	a.hold = func(int) <-chan struct{} { return archived }
+	w.publish(1, 10, "a", "b")
+	_, err := p.StartRebuild(t.Context())
+	must(t, err)
+	before := a.timesRead()
+	eventually(t, "the archive is read again and again", func() (bool, string) { return a.timesRead() > before+3, "" })
+	if got := w.generation(p); got != 1 {
+		t.Fatalf("generation %d is live without what generation 1 has", got)
+	}
+	close(archived)
+	eventually(t, "the shadow is live", func() (bool, string) { return w.generation(p) == 2, "" })
+	eventually(t, "everything is archived", func() (bool, string) { return len(w.wrote(a)) == 2, "" })
+	if got, want := fmt.Sprint(w.rows(p)), fmt.Sprint(w.wrote(a)); got != want {
+		t.Fatalf("%s is not %s", got, want)
+	}
+}
+
 func TestLocalbusHasNoHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, openSQLite(t))

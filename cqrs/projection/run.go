@@ -194,7 +194,7 @@ func (r *runner) reconcile(ctx context.Context, tick bool) error {
 
 func (r *runner) start(ctx context.Context, g Generation) {
 	f := r.p.newFeeder(g)
-	if g.Number != r.p.live.Load() {
+	if live := r.p.live.Load(); live != 0 && g.Number != live {
 		r.p.track.begin(f)
 		r.heads = nil
 	}

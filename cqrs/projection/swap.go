@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 )
 
@@ -26,7 +23,10 @@ func (r *runner) trySwap(ctx context.Context, m Model, shadow Generation) error 
 	if err != nil {
 		return err
 	}
-	if far == 0 || !isPositioned(p.bus) && far <= maxAsked {
+	if !isPositioned(p.bus) && far > maxAsked {
+		return p.prune(ctx, shadow.Number)
+	}
+	if far == 0 || !isPositioned(p.bus) {
 		if swapped, err := r.swap(ctx, shadow); swapped || err != nil {
 			return err
 		}
@@ -161,88 +161,6 @@ func (r *runner) head(ctx context.Context, topic string) (map[int32]int64, error
 	}
 	r.heads[topic] = bounds{next: next}
 	return next, nil
-}
-
-// A tracker stands in for positions on a bus that has none: it knows which messages the live model of this process
-// has applied and its shadow has not been seen to apply.
-type tracker struct {
-	commits sync.RWMutex // held shared from a batch's transaction until its messages are noted
-
-	mu     sync.Mutex
-	shadow int64 // 0: nothing is tracked
-	ahead  map[string]struct{}
-}
-
-// begin tracks for a shadow that begins or goes on in this process.
-func (t *tracker) begin(f *feeder) {
-	if f.positioned {
-		return
-	}
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.shadow, t.ahead = f.gen.Number, map[string]struct{}{}
-}
-
-func (t *tracker) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.shadow, t.ahead = 0, nil
-}
-
-// enter is called before the transaction of a batch, and what it returns behind it.
-func (t *tracker) enter(f *feeder) func(committed bool, events []*event) {
-	if f.positioned {
-		return func(bool, []*event) {}
-	}
-	t.commits.RLock()
-	return func(committed bool, events []*event) {
-		defer t.commits.RUnlock()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if !committed || t.shadow == 0 {
-			return
-		}
-		for _, e := range events {
-			if e.route == nil {
-				continue
-			}
-			if f.gen.Number == t.shadow {
-				delete(t.ahead, e.id())
-			} else {
-				t.ahead[e.id()] = struct{}{}
-			}
-		}
-	}
-}
-
-func (t *tracker) size() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return int64(len(t.ahead))
-}
-
-// maxAsked is how many messages the inbox is asked about at most, while nobody is fed.
-const maxAsked = 500
-
-// missing asks the inbox whether the shadow has not applied something that the live model has. What it claims in
-// doing so is undone with the transaction, which then fails.
-func (p *Projection) missing(ctx context.Context, shadow int64) (bool, error) {
-	if isPositioned(p.bus) {
-		return false, nil
-	}
-	p.track.mu.Lock()
-	ids := slices.Sorted(maps.Keys(p.track.ahead))
-	p.track.mu.Unlock()
-	if len(ids) == 0 {
-		return false, nil
-	}
-	if p.cfg.Inbox == nil {
-		return true, nil
-	}
-	fresh, err := p.cfg.Inbox.Claim(ctx, p.group(shadow), ids)
-	return slices.Contains(fresh, true), err
 }
 
 // poke wakes whoever waits for c.
