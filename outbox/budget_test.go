@@ -36,7 +36,7 @@ func TestRule15_LeaseIsCheckedJustBeforeSending(t *testing.T) {
 		}
 		return nil
 	}}
-	f := run(t, to, outbox.RelayConfig{Lease: 600 * time.Millisecond, Attempts: 1000})
+	f := run(t, to, outbox.RelayConfig{Lease: 3 * time.Second, Attempts: 1000})
 	f.publish(t, "topic", "k", "1", "2", "3")
 	within(t, "they are in the retry table", func() bool {
 		s, err := f.box.Stats(context.Background())
@@ -71,7 +71,7 @@ func TestRule15_PublishHasTheTimeOfItsLease(t *testing.T) {
 				close(ended)
 				return msgs[0].Context().Err()
 			}}
-			f := run(t, to, outbox.RelayConfig{Lease: 600 * time.Millisecond})
+			f := run(t, to, outbox.RelayConfig{Lease: 3 * time.Second})
 			f.publish(t, "topic", "k", "1")
 			<-entered
 			trouble(t, f)
@@ -100,7 +100,7 @@ func TestRule15_HungPublishHoldsItsLane(t *testing.T) {
 		}
 		return nil
 	}}
-	f := run(t, to, outbox.RelayConfig{Lease: 600 * time.Millisecond})
+	f := run(t, to, outbox.RelayConfig{Lease: 3 * time.Second})
 	f.publish(t, "topic", "k", "1")
 	<-entered
 	f.steal(t)

@@ -166,3 +166,31 @@ func TestRule35_AKeyIsErased(t *testing.T) {
 		}
 	})
 }
+
+// A shard that waits for a message goes on when that is erased.
+func TestErasedMessageBlocksNothing(t *testing.T) {
+	t.Parallel()
+	to := &scripted{script: func(_ string, msgs []*message.Message) error {
+		if msgs[0].UUID == "bad" {
+			return refusedError{}
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{
+		Lease: 600 * time.Millisecond, Attempts: 1 << 30, Backoff: time.Millisecond, MaxBackoff: time.Hour,
+		Poison: func(string) outbox.Poison { return outbox.BlockShard },
+	})
+	f.publish(t, "topic", "k", "bad")
+	within(t, "it is in the retry table", func() bool {
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Retrying == 1
+	})
+	f.publish(t, "other", "k", "behind")
+	if e, err := f.box.Erase(context.Background(), "k", "topic", why); err != nil || e.Retrying != 1 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	f.drain(t)
+	if got := fmt.Sprint(to.ids()); got != "[behind]" {
+		t.Errorf("published %s", got)
+	}
+}

@@ -39,9 +39,10 @@
 //
 // The table's primary key is a number that grows. A relay reads what comes after its position, hands each topic's
 // messages to a worker of that topic, which publishes up to [RelayConfig.Batch] at once, one call at a time, and
-// deletes by exact key what was acknowledged. A transaction that took its number early may commit late, so on
-// PostgreSQL and MySQL the relay also looks back, as far as the oldest transaction that may still do so; this
-// decides where it looks, never whether it delivers. A topic that is slow, fails or hangs falls behind and is
+// deletes by exact key what was acknowledged. A transaction that took its number early may commit late. On PostgreSQL
+// the relay knows which transactions were open when it passed, and looks back once one of them has ended, as far as
+// its numbers can reach; on MySQL it looks back over [RelayConfig.MaxTransaction]. This decides where it looks, never
+// whether it delivers. A topic that is slow, fails or hangs falls behind and is
 // read by a scan of its own; the others do not notice, and memory stays bounded by [RelayConfig.Buffer] messages a
 // topic.
 //
@@ -52,6 +53,13 @@
 // less often, at least every [RelayConfig.MaxPoll]. On PostgreSQL commits are also notified to other processes, in
 // statements of their own, at most 100 a second; package outbox/pglisten listens (see [RelayConfig.Listen]). Polling
 // finds everything; what wakes only saves time.
+//
+// # What is kept
+//
+// A published message is deleted, or moves to an archive for [RelayConfig.Archive], which is dropped day by day, and
+// from which [Outbox.Archived] reads to rebuild a read model. Dead messages wait until somebody replays or discards
+// them, or for [RelayConfig.KeepDead]; who did it is on record for [RelayConfig.KeepSettled]. [Outbox.Erase] removes
+// a key's messages from every table.
 //
 // # Operating it
 //
@@ -65,10 +73,11 @@
 //	broker down                               the topic pauses with backoff; no attempt is used up
 //	one message refused, others taken         retry table with backoff, its key behind it (see Poison); then dead
 //	Publish hangs                             its topic waits; Healthy complains after StuckAfter; shards that are to
-//	                                          be handed over are kept for one more Lease, then it may arrive twice
+//	                                          be handed over are kept for one more Lease, then it may arrive twice;
+//	                                          its messages' context ends before another relay may publish them
 //	relay killed                              another takes over when the leases expire; at most what was
 //	                                          under way is published twice
 //	relay sleeps, wakes after its leases      it deletes nothing; what it was sending may arrive twice
 //	database down                             the relay retries; it publishes nothing once its leases are over
-//	an idle transaction holds its number      nothing waits for it; the relay looks back as far as to it
+//	an idle transaction holds its number      nothing waits for it; the relay looks back to it when it has ended
 package outbox

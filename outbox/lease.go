@@ -152,7 +152,12 @@ func (r *Relay) blockades(x execer, held map[int]int64) (list []blockadeRow, err
 	if len(gained) == 0 {
 		return nil, nil
 	}
-	where, args := r.dialect.among("shard", gained)
+	return x.retrying(gained)
+}
+
+// retrying lists the lanes of shards that are in the retry table.
+func (x execer) retrying(shards []int64) (list []blockadeRow, err error) {
+	where, args := x.dialect.among("shard", shards)
 	err = x.query("SELECT DISTINCT shard, topic, aggregateid, CASE WHEN aggregateid = '' THEN id ELSE '' END "+
 		"FROM outbox_retry WHERE "+where, args, func(rows *sql.Rows) error {
 		var b blockadeRow

@@ -55,6 +55,7 @@ type state struct {
 	topics  map[string]*topic
 	blocked map[lane]*blockade
 	moves   []move     // to the retry table
+	freeing time.Time  // when lanes were last looked for that were erased there
 	tried   []*trial   // from the retry table
 	acked   []ack      // published, to be deleted
 	freed   *sync.Cond // some of them were

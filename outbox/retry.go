@@ -153,10 +153,53 @@ func (r *Relay) retryRound(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
+	if err := r.freeErased(ctx); err != nil {
+		return fmt.Errorf("look for erased messages: %w", err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, tr := range trials {
 		r.offer(tr)
+	}
+	return nil
+}
+
+// freeErased frees, now and then, lanes whose rows in the retry table were erased, so that no trial frees them. Only
+// the caller's goroutine puts rows there.
+func (r *Relay) freeErased(ctx context.Context) error {
+	idle := map[lane]*blockade{}
+	var shards []int64
+	r.mu.Lock()
+	if time.Since(r.freeing) > r.cfg.Lease {
+		for l, b := range r.blocked {
+			if !b.busy {
+				idle[l] = b
+				shards = append(shards, int64(b.shard))
+			}
+		}
+	}
+	r.mu.Unlock()
+	if len(idle) == 0 {
+		return nil
+	}
+	there, err := execer{ctx, r.pool, r.dialect}.retrying(shards)
+	if err != nil {
+		return err
+	}
+	for _, b := range there {
+		delete(idle, b.lane)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freeing = time.Now()
+	for _, m := range r.moves {
+		delete(idle, m.rec.lane())
+	}
+	for l, b := range idle {
+		if r.blocked[l] == b && !b.busy {
+			r.cfg.Logger.Info("outbox frees a key without messages", "topic", l.topic, "shard", b.shard)
+			r.unblock(l)
+		}
 	}
 	return nil
 }
