@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,9 +264,10 @@ func scheduledAmongOthers(t *testing.T, durable bool) {
 		cfg.Parking, cfg.DeadLetters = nil, nil
 	}
 	s := newService(t, b, catalog(), cfg)
-	start, busy := time.Now(), true
+	start := time.Now()
+	var idle atomic.Bool
 	cqrs.On(s.p, func(_ context.Context, n note) error {
-		if n.Text == "busy" && busy {
+		if n.Text == "busy" && !idle.Load() {
 			return cqrs.Later(10*time.Minute, errNotNow)
 		}
 		j.add(fmt.Sprint(n.Text, "@", time.Since(start).Round(time.Minute)))
@@ -285,7 +287,7 @@ func scheduledAmongOthers(t *testing.T, durable bool) {
 	send("busy") // parked until the 65th minute
 	time.Sleep(7 * time.Minute)
 	send("late") // behind it, and behind what became due meanwhile
-	busy = false
+	idle.Store(true)
 	time.Sleep(time.Hour)
 	synctest.Wait()
 	if got, want := j.String(), "now@0s busy@1h5m0s hour@1h5m0s late@1h5m0s"; got != want {
@@ -304,9 +306,9 @@ func TestAScheduledMessageThatDiesHoldsUpItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, j := newDB(), &journal{}
 		s := newService(t, b, catalog(), b.config())
-		broken := true
+		var fixed atomic.Bool
 		cqrs.On(s.p, func(_ context.Context, n note) error {
-			if n.Text == "dies" && broken {
+			if n.Text == "dies" && !fixed.Load() {
 				return errNotNow
 			}
 			j.add(n.Text)
@@ -327,7 +329,7 @@ func TestAScheduledMessageThatDiesHoldsUpItsKey(t *testing.T) {
 				t.Errorf("dead %v, parked %v", st.dead, st.parked)
 			}
 		})
-		broken = false
+		fixed.Store(true)
 		if n, err := s.p.Replay(t.Context(), id); n != 1 || err != nil {
 			t.Fatalf("Replay = %d, %v", n, err)
 		}
