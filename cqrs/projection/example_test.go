@@ -118,15 +118,21 @@ func run(parts ...interface{ Run(context.Context) error }) (stop func()) {
 	}
 }
 
-// publish writes events in a transaction and returns the ID of the last.
-func (s *shop) publish(ctx context.Context, events ...any) string {
+// publish writes events in a transaction and returns their IDs.
+func (s *shop) publish(ctx context.Context, events ...any) []string {
 	var sent *cqrs.Sent
 	check(s.work.Do(ctx, func(ctx context.Context) error {
 		ctx, sent = cqrs.Collect(ctx)
 		return s.sender.Publish(ctx, events...)
 	}))
-	ids := sent.IDs()
-	return ids[len(ids)-1]
+	return sent.IDs()
+}
+
+// wait waits until the model has them.
+func wait(ctx context.Context, p *projection.Projection, ids []string) {
+	for _, id := range ids {
+		check(p.Wait(ctx, projection.Message(id), 10*time.Second))
+	}
 }
 
 func (s *shop) print(ctx context.Context, p *projection.Projection) {
@@ -155,8 +161,7 @@ func Example() {
 	check(p.Declare(ctx))
 	stop := run(p, s.relay)
 
-	id := s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20}, Deposited{"ann", 5})
-	check(p.Wait(ctx, projection.Message(id), 10*time.Second))
+	wait(ctx, p, s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20}, Deposited{"ann", 5}))
 	s.print(ctx, p)
 
 	stop()
@@ -173,8 +178,7 @@ func ExampleConfig_version() {
 	projection.On(v1, deposit)
 	check(v1.Declare(ctx))
 	stop := run(v1, s.relay)
-	id := s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20})
-	check(v1.Wait(ctx, projection.Message(id), 10*time.Second))
+	wait(ctx, v1, s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20}))
 	s.print(ctx, v1)
 	stop()
 
@@ -193,8 +197,7 @@ func ExampleConfig_version() {
 		live = m.Live
 	}
 	s.print(ctx, v2)
-	id = s.publish(ctx, Deposited{"ann", 1})
-	check(v2.Wait(ctx, projection.Message(id), 10*time.Second))
+	wait(ctx, v2, s.publish(ctx, Deposited{"ann", 1}))
 	s.print(ctx, v2)
 	stop()
 	s.close()
@@ -212,8 +215,7 @@ func ExampleProjection_Rebuild() {
 	projection.On(p, deposit)
 	check(p.Declare(ctx))
 	stop := run(p, s.relay)
-	id := s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20})
-	check(p.Wait(ctx, projection.Message(id), 10*time.Second))
+	wait(ctx, p, s.publish(ctx, Deposited{"ann", 10}, Deposited{"bob", 20}))
 
 	fmt.Println(p.Rebuild(ctx))
 	live, err := p.Live(ctx)
@@ -242,8 +244,8 @@ func ExampleProjection_Wait() {
 			break
 		}
 	}
-	id := s.publish(ctx, Deposited{"ann", 10})
-	err := p.Wait(ctx, projection.Message(id), 10*time.Millisecond)
+	ids := s.publish(ctx, Deposited{"ann", 10})
+	err := p.Wait(ctx, projection.Message(ids[0]), 10*time.Millisecond)
 	var stale *projection.StaleError
 	if errors.As(err, &stale) {
 		fmt.Println("stale:", errors.Is(err, projection.ErrStale), "generation:", stale.Lag.Generation.Number)
