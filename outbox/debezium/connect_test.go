@@ -32,7 +32,9 @@ func specimens() []specimen {
 		all[i] = byte(i)
 	}
 	list := []specimen{
-		{key: "ordinary", payload: []byte(`{"n":1}`), metadata: message.Metadata{"ce_type": "order.placed", "ce_version": "1"}},
+		{key: "ordinary", payload: []byte(`{"n":1}`), metadata: message.Metadata{
+			"ce_type": "order.placed", "ce_version": "1",
+		}},
 		{payload: []byte("no key")},
 		{key: "empty payload"},
 		{key: "nil payload", payload: nil},
@@ -42,15 +44,19 @@ func specimens() []specimen {
 		{key: "ключ-鍵-🔑", payload: []byte("päyløad"), metadata: message.Metadata{
 			"unicode": "Ünïcødé ✓ 漢字 🚀", "имя": "значение", "escapes": "a\"b\\c/d\n\t\r<>& ",
 		}},
-		{key: `quo"ted\`, payload: []byte(`"`), metadata: message.Metadata{"empty": "", "json": `{"a":["b"]}`, "quoted": `"x"`}},
-		{key: "own names", payload: []byte("x"), metadata: message.Metadata{"id": "mine", "headers": "mine too", "type": "t"}},
+		{key: `quo"ted\`, payload: []byte(`"`), metadata: message.Metadata{
+			"empty": "", "json": `{"a":["b"]}`, "quoted": `"x"`,
+		}},
+		{key: "own names", payload: []byte("x"), metadata: message.Metadata{
+			"id": "mine", "headers": "mine too", "type": "t",
+		}},
 		{topic: 1, key: "ordinary", payload: []byte("other topic")},
 		{topic: 1, payload: []byte("no key either")},
 	}
 	for i := range 60 {
 		list = append(list, specimen{
 			topic: i % 3, key: "k" + strconv.Itoa(i%7), payload: []byte(strconv.Itoa(i)),
-			metadata: message.Metadata{"n": strconv.Itoa(i), "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+			metadata: message.Metadata{"n": strconv.Itoa(i), "traceparent": "00-4bf92f3577b34da6-00f067aa0ba902b7-01"},
 		})
 	}
 	return list
