@@ -59,7 +59,8 @@ func (p *Projection) StartRebuild(ctx context.Context) (int64, error) {
 		case live.Version > p.cfg.Version:
 			return fmt.Errorf("%w: %s", ErrSuperseded, p.name)
 		case s != nil:
-			return fmt.Errorf("%w: %s, generation %d since %s", ErrRebuilding, p.name, s.Number, s.Since.Format(time.RFC3339))
+			since := s.Since.Format(time.RFC3339)
+			return fmt.Errorf("%w: %s, generation %d since %s", ErrRebuilding, p.name, s.Number, since)
 		}
 		g = m.begin(p.cfg.Version, p.startState())
 		return nil

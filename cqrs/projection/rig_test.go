@@ -1,31 +1,16 @@
 package projection_test
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
-	"net/url"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/glebarez/sqlite"
-	gomysql "github.com/go-sql-driver/mysql"
-	"gorm.io/driver/mysql"
-	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
-	"gorm.io/gorm/logger"
-	"pgregory.net/rapid"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/gormstore"
@@ -78,7 +63,8 @@ type world struct {
 
 func newWorld(t testing.TB, db *gorm.DB) *world {
 	t.Helper()
-	w := &world{t: t, db: db, bus: newLogbus(), catalog: newCatalog(), inbox: idempotency.NewInbox(idempotency.InboxConfig{})}
+	w := &world{t: t, db: db, bus: newLogbus(), catalog: newCatalog()}
+	w.inbox = idempotency.NewInbox(idempotency.InboxConfig{})
 	must(t, gormstore.Migrate(t.Context(), db))
 	must(t, idempotency.Migrate(t.Context(), db))
 	var err error
@@ -351,178 +337,5 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// everywhere runs a test on SQLite, and on the servers whose addresses are in the environment.
-func everywhere(t *testing.T, test func(t *testing.T, w *world)) {
-	t.Helper()
-	t.Parallel()
-	for name, open := range openers() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newWorld(t, open(t)))
-		})
-	}
-}
-
-// everywhereRapid checks a property in a new database each time.
-func everywhereRapid(t *testing.T, name string, property func(rt *rapid.T, w *world)) {
-	t.Helper()
-	for db, open := range openers() {
-		t.Run(name+"/"+db, func(t *testing.T) {
-			t.Parallel()
-			checks := 0
-			rapid.Check(t, func(rt *rapid.T) {
-				if checks++; db != "sqlite" && checks > 8 {
-					return // a server takes a second for a database
-				}
-				property(rt, newWorld(t, open(t)))
-			})
-		})
-	}
-}
-
-func openers() map[string]func(testing.TB) *gorm.DB {
-	return map[string]func(testing.TB) *gorm.DB{"sqlite": openSQLite, "postgres": openPostgres, "mysql": openMySQL}
-}
-
-func openSQLite(t testing.TB) *gorm.DB {
-	path := filepath.Join(t.TempDir(), "test.db")
-	return open(t, sqlite.Open(path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)"))
-}
-
-func openPostgres(t testing.TB) *gorm.DB {
-	addr := os.Getenv("SURGE_TEST_POSTGRES")
-	if addr == "" {
-		t.Skip("SURGE_TEST_POSTGRES is not set")
-	}
-	name := "projection_" + strings.ToLower(rand.Text())
-	admin := open(t, postgres.Open(addr))
-	must(t, admin.Exec("CREATE SCHEMA "+name).Error)
-	t.Cleanup(func() { must(t, admin.Exec("DROP SCHEMA "+name+" CASCADE").Error) })
-	u, err := url.Parse(addr)
-	must(t, err)
-	q := u.Query()
-	q.Set("search_path", name)
-	u.RawQuery = q.Encode()
-	return open(t, postgres.Open(u.String()))
-}
-
-func openMySQL(t testing.TB) *gorm.DB {
-	dsn := os.Getenv("SURGE_TEST_MYSQL")
-	if dsn == "" {
-		t.Skip("SURGE_TEST_MYSQL is not set")
-	}
-	name := "projection_" + strings.ToLower(rand.Text())
-	admin := open(t, mysql.Open(dsn))
-	must(t, admin.Exec("CREATE DATABASE "+name).Error)
-	t.Cleanup(func() { must(t, admin.Exec("DROP DATABASE "+name).Error) })
-	cfg, err := gomysql.ParseDSN(dsn)
-	must(t, err)
-	cfg.DBName = name
-	return open(t, mysql.Open(cfg.FormatDSN()))
-}
-
-func open(t testing.TB, d gorm.Dialector) *gorm.DB {
-	t.Helper()
-	db, err := gorm.Open(d, &gorm.Config{Logger: logger.Discard})
-	must(t, err)
-	t.Cleanup(func() {
-		if pool, err := db.DB(); err == nil {
-			_ = pool.Close()
-		}
-	})
-	return db
-}
-
 // testLog shows what a projection logs when a test fails.
 func testLog(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
-
-// An archive hands messages on and then notes, as an outbox's relay does, what was published: the position is
-// given before, the message is there after.
-type archive struct {
-	to     message.Publisher
-	before func()                      // called before each message that is read
-	hold   func(n int) <-chan struct{} // what the noting of the n-th message waits for; nil: nothing
-
-	mu       sync.Mutex
-	last     int64
-	messages []noted
-	places   map[string]int64
-	reads    int
-}
-
-type noted struct {
-	projection.Archived
-	at time.Time
-}
-
-func (a *archive) Publish(topic string, ms ...*message.Message) error {
-	a.mu.Lock()
-	first := a.last
-	a.last += int64(10 * len(ms))
-	a.mu.Unlock()
-	if err := a.to.Publish(topic, ms...); err != nil {
-		return err
-	}
-	for i, m := range ms {
-		n := noted{Archived: projection.Archived{Position: first + int64(10*i), Topic: topic, Message: m}}
-		if a.hold != nil {
-			if until := a.hold(int(n.Position / 10)); until != nil {
-				go func() { <-until; a.note(n) }()
-				continue
-			}
-		}
-		a.note(n)
-	}
-	return nil
-}
-
-func (a *archive) note(n noted) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n.at = time.Now()
-	a.messages = append(a.messages, n)
-	slices.SortFunc(a.messages, func(x, y noted) int { return cmp.Compare(x.Position, y.Position) })
-	a.places[n.Message.UUID] = n.Position
-}
-
-func (a *archive) Close() error { return nil }
-
-func (a *archive) read(ctx context.Context, q projection.ArchiveQuery) iter.Seq2[projection.Archived, error] {
-	return func(yield func(projection.Archived, error) bool) {
-		a.mu.Lock()
-		all := slices.Clone(a.messages)
-		a.reads++
-		a.mu.Unlock()
-		for _, m := range all {
-			if m.Position <= q.After || m.at.Before(q.Since) {
-				continue
-			}
-			if a.before != nil {
-				a.before()
-			}
-			m.Message = m.Message.Copy()
-			if ctx.Err() != nil || !yield(m.Archived, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (a *archive) timesRead() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.reads
-}
-
-// archived has everything that the world publishes archived.
-func (w *world) archived() *archive {
-	w.t.Helper()
-	a := &archive{to: w.bus, places: map[string]int64{}}
-	w.archive = a
-	var err error
-	w.sender, err = cqrs.NewSender(w.catalog, a, cqrs.SenderConfig{})
-	must(w.t, err)
-	return a
-}
-
-type archiveSeq = iter.Seq2[projection.Archived, error]

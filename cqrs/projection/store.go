@@ -46,7 +46,7 @@ const None int64 = -1
 type Checkpoint struct {
 	Topic     string // "" for what the generation was loaded from
 	Partition int32
-	Position  int64     // of the last message that is behind us; [None]: nothing is. Without positions: how many there were
+	Position  int64     // of the last message behind us; [None]: nothing is. Without positions: how many there were
 	Applied   int64     // events that apply functions have seen
 	EventAt   time.Time // when the last of them occurred, by its sender's clock; zero: none has
 	UpdatedAt time.Time // by the database's clock; written by the store
