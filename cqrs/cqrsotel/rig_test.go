@@ -119,7 +119,8 @@ func names(spans []sdktrace.ReadOnlySpan) []string {
 // child fails the test unless s is a child of parent.
 func (r *rig) child(s, parent sdktrace.ReadOnlySpan) {
 	r.Helper()
-	if s.Parent().SpanID() != parent.SpanContext().SpanID() || s.SpanContext().TraceID() != parent.SpanContext().TraceID() {
+	of := parent.SpanContext()
+	if s.Parent().SpanID() != of.SpanID() || s.SpanContext().TraceID() != of.TraceID() {
 		r.Errorf("%q is no child of %q", s.Name(), parent.Name())
 	}
 }

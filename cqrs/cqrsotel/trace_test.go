@@ -112,7 +112,8 @@ func TestOneTraceOverTheLocalBus(t *testing.T) {
 
 func TestOneTraceOverKafka(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "orders.commands", "orders.events", "packing.events"))
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1), kfake.SeedTopics(2, "orders.commands", "orders.events", "packing.events"))
 	must(t, err)
 	t.Cleanup(cluster.Close)
 	bus, err := kafkabus.New(cluster.ListenAddrs(), kafkabus.Config{})

@@ -20,7 +20,9 @@ type note struct {
 // busProcessor runs a processor on the bus whose handler fails every message once, stops it, and runs another one.
 func busProcessor(l *line) {
 	const keys, each = 6, 20
-	c := cqrs.NewCatalog(cqrs.Event[note]{Name: "cqrstest.note", Topic: l.Topic, Key: func(n note) string { return n.Key }})
+	c := cqrs.NewCatalog(cqrs.Event[note]{
+		Name: "cqrstest.note", Topic: l.Topic, Key: func(n note) string { return n.Key },
+	})
 	s, err := cqrs.NewSender(c, l.Bus.Publisher(), cqrs.SenderConfig{Source: "cqrstest"})
 	must(l, err)
 	b := newBook(l, keys*each)

@@ -257,7 +257,8 @@ func TestWithSaga(t *testing.T) {
 	serve(t, svc.Run)
 	<-svc.Processor.Running()
 	must(t, svc.Work.Do(t.Context(), func(ctx context.Context) error {
-		return svc.Sender.Publish(ctx, migration.OrderPlaced{ID: "rich", SKU: "hat"}, migration.OrderPlaced{ID: "poor", SKU: "hat"})
+		return svc.Sender.Publish(ctx,
+			migration.OrderPlaced{ID: "rich", SKU: "hat"}, migration.OrderPlaced{ID: "poor", SKU: "hat"})
 	}))
 	for id, want := range map[string]string{"rich": "completed", "poor": "compensated"} {
 		eventually(t, id+" ends", func() (bool, string) {
