@@ -2,6 +2,7 @@ package kafkabus
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -54,10 +55,12 @@ func (h *handler) ConsumeClaim(sess sarama.ConsumerGroupSession, in sarama.Consu
 	defer cancel()
 	defer context.AfterFunc(sess.Context(), cancel)()
 	c := &claim{
-		cfg: &h.subscriber.bus.cfg, sess: sess, in: in.Messages(), out: sub.out, ctx: ctx, done: ctx.Done(),
+		cfg: &h.subscriber.bus.cfg, sess: sess, in: in.Messages(), out: sub.out,
+		ctx: context.WithoutCancel(ctx), done: ctx.Done(),
 	}
 	for c.serve() {
 	}
+	c.cancel()
 	sub.exit()
 	c.drain(h.drain)
 	return nil
@@ -110,8 +113,8 @@ type claim struct {
 	sess sarama.ConsumerGroupSession
 	in   <-chan *sarama.ConsumerMessage
 	out  chan<- *message.Message
-	ctx  context.Context // of the messages: ends with session and subscription
-	done <-chan struct{}
+	ctx  context.Context // of the messages, which are ended one by one; see cancel
+	done <-chan struct{} // session or subscription have ended
 
 	queue []*item     // received, not acked; oldest first
 	sent  int         // the first so many are delivered
@@ -238,8 +241,20 @@ func (c *claim) refused() {
 	c.rest = time.NewTimer(max(wait, 0)) // NoSleep is negative
 }
 
+// cancel ends the contexts of all messages, the last one first. Whoever drops a message whose context has ended, and
+// then looks at a later one, must not find that alive: it would overtake. Were the contexts children of one that is
+// cancelled, they would end in any order.
+func (c *claim) cancel() {
+	for _, it := range slices.Backward(c.queue) {
+		if it.msg != nil {
+			it.cancel()
+		}
+	}
+}
+
 // rewind takes back what is delivered and not acked.
 func (c *claim) rewind() {
+	c.cancel()
 	for i, it := range c.queue {
 		it.done = it.done || i < c.sent && it.acked()
 		it.reset()

@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
@@ -359,4 +360,29 @@ func TestKeylessMessagesAreSpread(t *testing.T) {
 	if !p.MessageRequiresConsistency(&sarama.ProducerMessage{Key: sarama.StringEncoder("k")}) {
 		t.Fatal("a key may move when a partition is unavailable")
 	}
+}
+
+// A broker that has too few replicas in sync refuses for longer than the publisher repeats: the batch fails, and
+// goes through when it is published again.
+func TestRule15_TooFewReplicasInSync(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	cfg := quickConfig()
+	cfg.Publisher.OverwriteSaramaConfig = quick()
+	cfg.Publisher.OverwriteSaramaConfig.Producer.Retry.Max = 2
+	cfg.Publisher.OverwriteSaramaConfig.Producer.Retry.Backoff = time.Millisecond
+	bus := open(t, cluster.ListenAddrs(), cfg)
+	name := topic(t, bus, 1)
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+	pub := bus.Publisher()
+	batch := slices.Concat(keyed("a", "a1", "a2"), keyed("b", "b1"))
+	pe := wantFailed(t, pub.Publish(name, batch...), sarama.ErrNotEnoughReplicas, 0, 1, 2)
+	if pe.Refused() || fault.Hits() < 3 {
+		t.Fatalf("%v after %d tries", pe, fault.Hits())
+	}
+	fault.Remove()
+	if err := pub.Publish(name, batch...); err != nil {
+		t.Fatal(err)
+	}
+	wantIDs(t, read(t, subscribe(t, subscriber(t, bus, "g"), name), 3), "a1", "b1", "a2")
 }
