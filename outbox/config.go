@@ -44,7 +44,8 @@ type RelayConfig struct {
 	// message and doubles. 0 means 1 s.
 	MaxPoll time.Duration
 	// Lease is how long the relay may publish a shard without renewing its lease: the time until another one takes
-	// over when it dies. The context of messages that are being published ends before that, if it was not renewed. 0 means 6 s; at least 300 ms.
+	// over when it dies. The context of messages that are being published ends before that, if it was not renewed.
+	// 0 means 6 s; at least 300 ms.
 	Lease time.Duration
 	// MaxTransaction is longer than any transaction that publishes, on MySQL and MariaDB: for so long the relay looks
 	// back for messages that commit after later ones. 0 means 1 minute. PostgreSQL and SQLite need no such bound.
