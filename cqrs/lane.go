@@ -154,7 +154,7 @@ func (l *lane) live(batch []*item) []*item {
 		default:
 			rest = append(rest, it)
 			it.stuck = l.r.p.hung.blocks(heldKey(it))
-			if it.stuck == 0 && !it.ready && it.look(l.r.p) {
+			if it.stuck == 0 && !it.ready && !l.r.isOver() && it.look(l.r.p) {
 				unseen = append(unseen, it)
 			}
 		}
