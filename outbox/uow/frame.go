@@ -3,6 +3,7 @@ package uow
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strconv"
 	"sync/atomic"
 
@@ -23,7 +24,7 @@ type frame struct {
 	prepared *prepared // what was prepared when it began
 	pool     pool
 	marks    marks // what was gathered when it began
-	db       atomic.Pointer[gorm.DB]
+	last     atomic.Pointer[handle]
 
 	// Guarded by tx.mu.
 	savepoint string
@@ -43,16 +44,25 @@ func (t *transaction) frame(parent *frame, p *prepared) *frame {
 	return f
 }
 
-// handle returns the frame's gorm.DB with ctx.
+// A handle is a frame's gorm.DB with a context.
+type handle struct {
+	ctx context.Context
+	db  *gorm.DB
+}
+
+// handle returns the frame's gorm.DB with ctx. It keeps the last one: most parts have one context, and many statements.
+// One to which an error sticks, as that of a savepoint does, is not kept.
 func (f *frame) handle(ctx context.Context) *gorm.DB {
-	db := f.db.Load()
-	if db == nil {
-		// With a context, Session copies the statement; without, the pool would be set on the user's own handle.
-		db = f.tx.unit.db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipDefaultTransaction: true})
-		db.Statement.ConnPool = &f.pool
-		f.db.Store(db)
+	if h := f.last.Load(); h != nil && h.ctx == ctx && h.db.Error == nil {
+		return h.db
 	}
-	return db.Session(&gorm.Session{NewDB: true, Context: ctx})
+	// With a context, Session copies the statement; without, the pool would be set on the user's own handle.
+	db := f.tx.unit.db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipDefaultTransaction: true})
+	db.Statement.ConnPool = &f.pool
+	if reflect.TypeOf(ctx).Kind() == reflect.Pointer { // others may not be comparable
+		f.last.Store(&handle{ctx, db})
+	}
+	return db
 }
 
 // nested runs fn as a part of the frame's part.
