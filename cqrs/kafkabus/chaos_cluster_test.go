@@ -3,7 +3,6 @@ package kafkabus_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,14 +24,11 @@ func TestChaosOnACluster(t *testing.T) {
 	addrs := strings.Split(brokers, ",")
 	cfg := hasty()
 	cfg.Drain = 5 * time.Second
-	if f, err := os.Create("/tmp/chaos.slog"); err == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(f, nil))
-	}
 	cfg.Subscriber.OverwriteSaramaConfig.Net.DialTimeout = 3 * time.Second
 	cfg.Subscriber.OverwriteSaramaConfig.Net.ReadTimeout = 15 * time.Second
 	s := &storm{
 		cfg: cfg, keys: 1000, perKey: 200, batch: 500, pace: 100 * time.Millisecond,
-		churn: 2 * time.Second, limit: 170 * time.Second,
+		churn: 2 * time.Second, limit: 5 * time.Minute,
 	}
 	s.store = postgresStore(t)
 	s = stormy(t, addrs, s, 6)
@@ -63,7 +59,6 @@ func crashes(t *testing.T, ctx context.Context, command string, brokers int, s *
 			action = "stop"
 		}
 		t.Logf("%s broker %d: %d messages are handled", action, n%brokers+1, s.store.count())
-		s.cfg.Logger.Info(action, "broker", n%brokers+1)
 		broker(action, n%brokers+1)
 		s.wait(ctx, 2*time.Second)
 		broker("start", n%brokers+1)

@@ -187,7 +187,8 @@ func (s *storm) bus() *kafkabus.Bus {
 
 // join adds a member with a bus and connections of its own, as another process would have.
 func (s *storm) join() (leave func()) {
-	bus, work := s.bus(), s.store.work(s.t)
+	bus := s.bus()
+	work, part := s.store.work(s.t)
 	sender, err := cqrs.NewSender(ticks(s.topic), bus.Publisher(), cqrs.SenderConfig{})
 	dead, err2 := gormstore.NewDeadLetters(work, gormstore.DeadLettersConfig{})
 	if err := errors.Join(err, err2); err != nil {
@@ -196,7 +197,7 @@ func (s *storm) join() (leave func()) {
 	p, err := cqrs.NewProcessor(s.group, sender, cqrs.ProcessorConfig{
 		Subscribe: bus.Subscriber, UnitOfWork: work, InTransaction: uow.In,
 		Inbox: idempotency.NewInbox(idempotency.InboxConfig{}), Parking: gormstore.NewParking(), DeadLetters: dead,
-		Lanes: 2, MaxBatch: 256, Logger: s.cfg.Logger,
+		Lanes: 2, MaxBatch: 256,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -214,6 +215,7 @@ func (s *storm) join() (leave func()) {
 			s.t.Errorf("a member leaves with %v", err)
 		}
 		s.repeats.Add(p.Stats().Duplicates)
+		part()
 	}
 }
 
@@ -286,11 +288,17 @@ func newStore(t *testing.T, open func(t *testing.T) *gorm.DB, serial string) *st
 	return s
 }
 
-func (s *store) work(t *testing.T) *uow.UnitOfWork {
+// work returns a member's unit of work, and what ends its connections.
+func (s *store) work(t *testing.T) (*uow.UnitOfWork, func()) {
 	if s.one != nil {
-		return s.one
+		return s.one, func() {}
 	}
-	return s.newWork(t, s.open(t))
+	db := s.open(t)
+	return s.newWork(t, db), func() {
+		if pool, err := db.DB(); err == nil {
+			_ = pool.Close()
+		}
+	}
 }
 
 func (s *store) newWork(t *testing.T, db *gorm.DB) *uow.UnitOfWork {

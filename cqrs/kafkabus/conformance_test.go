@@ -57,7 +57,8 @@ func (s stock) marshaler() kafka.MarshalerUnmarshaler {
 }
 
 func (s stock) Publisher() message.Publisher {
-	p, err := kafka.NewPublisher(kafka.PublisherConfig{Brokers: s.brokers, Marshaler: s.marshaler()}, watermill.NopLogger{})
+	p, err := kafka.NewPublisher(
+		kafka.PublisherConfig{Brokers: s.brokers, Marshaler: s.marshaler()}, watermill.NopLogger{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -283,7 +283,8 @@ func (s *subscriber) session(
 		<-ctx.Done()
 		return nil
 	}
-	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, client: client, drain: s.bus.cfg.drain(client.Config())}
+	drain := s.bus.cfg.drain(client.Config())
+	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, client: client, drain: drain}
 	if t := s.bus.cfg.Subscriber.Tracer; t != nil {
 		handler = t.WrapConsumerGroupHandler(handler)
 	}
