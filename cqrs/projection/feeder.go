@@ -317,8 +317,8 @@ func (f *feeder) begin(ctx context.Context, topic string, partition int32) (int6
 	if err != nil {
 		return 0, false, err
 	}
-	next, whole := int64(oldest), false
-	if _, whole = f.p.cfg.Source.(fromTopics); whole {
+	next := int64(oldest)
+	if _, whole := f.p.cfg.Source.(fromTopics); whole {
 		next = 0
 	}
 	for _, c := range all {

@@ -73,8 +73,8 @@ func (p *Projection) StartRebuild(ctx context.Context) (int64, error) {
 	return g.Number, nil
 }
 
-// Abandon gives the shadow up; without one, or before there is a live model, it does nothing. The shadow of a newer version is begun again when a
-// program of that version starts.
+// Abandon gives the shadow up; without one, or before there is a live model, it does nothing. The shadow of a newer
+// version is begun again when a program of that version starts.
 func (p *Projection) Abandon(ctx context.Context, reason string) error {
 	return p.abandon(ctx, 0, reason)
 }

@@ -14,11 +14,11 @@ func (r *runner) trySwap(ctx context.Context, m Model, shadow Generation) error 
 	if f := r.feeders[shadow.Number]; f == nil && !isPositioned(p.bus) || f != nil && !f.positioned && !f.level.Load() {
 		return nil
 	}
-	if now := time.Now(); now.Before(r.again) {
+	now := time.Now()
+	if now.Before(r.again) {
 		return nil
-	} else {
-		r.again = now.Add(p.cfg.Poll / 50)
 	}
+	r.again = now.Add(p.cfg.Poll / 50)
 	far, err := r.distance(ctx, m.Live, shadow.Number)
 	if err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"github.com/surge-go/surge/cqrs/projection"
 )
 
-// Run tests a store. make returns an empty one and the unit of work of its database.
-func Run(t *testing.T, make func(t *testing.T) (projection.Store, cqrs.UnitOfWork)) {
+// Run tests a store. open returns an empty one and the unit of work of its database.
+func Run(t *testing.T, open func(t *testing.T) (projection.Store, cqrs.UnitOfWork)) {
 	t.Helper()
 	for name, test := range map[string]func(*suite){
 		"model":              (*suite).model,
@@ -28,7 +28,7 @@ func Run(t *testing.T, make func(t *testing.T) (projection.Store, cqrs.UnitOfWor
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, work := make(t)
+			store, work := open(t)
 			test(&suite{t: t, store: store, work: work})
 		})
 	}
