@@ -37,7 +37,7 @@ func everywhereRapid(t *testing.T, name string, property func(rt *rapid.T, w *wo
 			t.Parallel()
 			checks := 0
 			rapid.Check(t, func(rt *rapid.T) {
-				if checks++; db != "sqlite" && checks > 8 {
+				if checks++; db != "sqlite" && checks > 4 {
 					return // a server takes a second for a database
 				}
 				property(rt, newWorld(t, open(t)))
