@@ -201,7 +201,7 @@ func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 	defer t.close()
 	if err := t.prepare(batch); err != nil {
 		t.rollback()
-		return t.blame(nil, err)
+		return t.blameHook(err)
 	}
 	for _, c := range batch {
 		if c.exited {
@@ -214,7 +214,7 @@ func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
 	}
 	if err := t.flush(); err != nil {
 		t.rollback()
-		return t.blame(nil, err)
+		return t.blameHook(err)
 	}
 	if err := t.commit(); err != nil {
 		return result{err: err, transient: u.dialect.transient(err)}
@@ -264,6 +264,13 @@ func (t *transaction) part(c *call) result {
 	}
 	r := t.blame(c, a.err)
 	r.nested, r.final = nested, broken || ctx.Err() != nil
+	return r
+}
+
+// blameHook is blame for what was prepared or gathered, where a nested Do may have failed too.
+func (t *transaction) blameHook(err error) result {
+	r := t.blame(nil, err)
+	r.nested = errors.As(t.cause(), new(*restart))
 	return r
 }
 
