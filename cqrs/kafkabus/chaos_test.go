@@ -56,6 +56,9 @@ type storm struct {
 	members, repeats, failures atomic.Int64
 }
 
+// mostMembers bounds the coming and going on a machine that is too slow for its pace.
+const mostMembers = 60
+
 // hasty is a configuration whose members are soon back.
 func hasty() kafkabus.Config {
 	cfg := quickConfig()
@@ -165,7 +168,7 @@ func (s *storm) comeAndGo(ctx context.Context) func() {
 	return func() {
 		for ctx.Err() == nil {
 			s.wait(ctx, s.churn)
-			if ctx.Err() == nil {
+			if s.members.Load() < mostMembers && ctx.Err() == nil {
 				leave = append(leave, s.join())
 				leave[0]()
 				leave = leave[1:]
