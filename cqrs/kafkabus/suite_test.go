@@ -1,8 +1,6 @@
 package kafkabus_test
 
 import (
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 // redeliveries are possible; GuaranteedOrderWithSingleSubscriber and RequireSingleInstance, because nothing is so
 // limited; ContextPreserved, because a context does not travel through a broker. GuaranteedOrder means to the suite
 // that the next message comes after the ack, so it is true of a window of one on one partition.
+// RestartServiceCommand stays empty: the suite does not await the restarts that it begins. TestChaosOnACluster does.
 func features(ordered bool) tests.Features {
 	return tests.Features{
 		ConsumerGroups: true, Persistent: true, GuaranteedOrder: ordered, ForceShort: true,
@@ -83,15 +82,4 @@ func one(
 			}
 			return group(t, name)
 		})
-}
-
-// The broker that is killed and started twice while a hundred publishers are at work is not the only one.
-func TestWatermillSuiteReconnect(t *testing.T) {
-	brokers, command := os.Getenv("SURGE_CHAOS_KAFKA"), os.Getenv("SURGE_CHAOS_BROKER")
-	if brokers == "" || command == "" {
-		t.Skip("SURGE_CHAOS_KAFKA and SURGE_CHAOS_BROKER are not set; see .ci/run chaos")
-	}
-	f := features(false)
-	f.RestartServiceCommand = []string{"sh", "-c", command + " kill 1 && " + command + " start 1"}
-	one(t, strings.Split(brokers, ","), hasty(), f, tests.TestReconnect, false)
 }
