@@ -12,6 +12,7 @@ import (
 	"github.com/surge-go/surge/cqrs/cqrsotel"
 	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/debezium"
 	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/gorm"
 )
@@ -60,8 +61,9 @@ type Config struct {
 	// DeadRetention is how long dead letters that hold nothing up are kept, and what operators did. 0 means 30 days,
 	// negative for ever.
 	DeadRetention time.Duration
-	// Debezium says that Debezium reads the outbox: there is no relay. It needs a Transport.
-	Debezium bool
+	// Debezium says that Debezium reads the outbox: there is a pruner in place of the relay. It needs a Transport and
+	// PostgreSQL.
+	Debezium *debezium.PrunerConfig
 	// NoMigrate keeps Open from touching the schema, and from setting SQLite's journal mode.
 	NoMigrate bool
 	// Grace bounds each stage of shutdown. 0 means 10 s.
@@ -78,7 +80,10 @@ func (c Config) Validate() error {
 	if c.Grace < 0 {
 		faults = append(faults, fmt.Errorf("host: Config.Grace is %v, it may not be negative", c.Grace))
 	}
-	if c.Debezium && c.Transport == nil {
+	if c.Debezium != nil {
+		faults = append(faults, c.Debezium.Validate())
+	}
+	if c.Debezium != nil && c.Transport == nil {
 		faults = append(faults, errors.New("host: Config.Debezium needs a Transport to consume from"))
 	}
 	return errors.Join(faults...)

@@ -138,6 +138,8 @@ func (l *life) add(s *Service) {
 	}
 	if s.Relay != nil {
 		l.relays = append(l.relays, newTask("relay of "+s.name, grace, s.Relay.Run))
+	} else {
+		l.relays = append(l.relays, newTask("pruner of "+s.name, grace, s.Pruner.Run))
 	}
 	l.relays = append(l.relays, newTask("sweeper of "+s.name, grace, s.sweeper().Run))
 	for i, p := range s.parts {

@@ -36,6 +36,9 @@ func (s *Service) Ready(ctx context.Context) error {
 		return fmt.Errorf("host: the database of %s: %w", s.name, err)
 	}
 	if s.Relay == nil {
+		if err := s.Pruner.Healthy(ctx); err != nil {
+			return fmt.Errorf("host: the pruner of %s: %w", s.name, err)
+		}
 		return nil
 	}
 	if err := s.Relay.Healthy(ctx); err != nil {

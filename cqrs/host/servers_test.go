@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/surge-go/surge/cqrs/host"
 	"github.com/surge-go/surge/cqrs/kafkabus"
 	"github.com/surge-go/surge/cqrs/localbus"
+	"github.com/surge-go/surge/outbox/debezium"
 	"gorm.io/driver/mysql"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
@@ -149,4 +151,25 @@ func mysqlDB(t *testing.T) func() *gorm.DB {
 	must(t, err)
 	cfg.DBName = name
 	return opener(t, func() gorm.Dialector { return mysql.Open(cfg.FormatDSN()) })
+}
+
+// Where Debezium reads the outbox there is no relay, and readiness asks the pruner.
+func TestDebeziumNeedsNoRelay(t *testing.T) {
+	t.Parallel()
+	b := newBroker(func(string) {})
+	cfg := host.Config{Transport: b, Debezium: &debezium.PrunerConfig{Slot: "host_no_such_slot"}}
+	if _, err := host.Open(t.Context(), "orders", newDB(t), catalog, cfg); !errors.Is(err, debezium.ErrDialect) {
+		t.Errorf("on SQLite: %v", err)
+	}
+	svc := open(t, "orders", postgresDB(t)(), cfg)
+	place(svc)
+	_, err := cqrs.Execute(t.Context(), svc.Processor, placeOrder{ID: "o-1"})
+	must(t, err)
+	stop := run(t, svc)
+	eventually(t, "not ready", func() bool { return errors.Is(svc.Ready(t.Context()), debezium.ErrNoSlot) })
+	must(t, stop())
+	stats, err := svc.Outbox.Stats(t.Context())
+	if err != nil || stats.Depth != 1 || b.published() != 0 || svc.Relay != nil {
+		t.Fatalf("%d rows, %d published, %v", stats.Depth, b.published(), err)
+	}
 }

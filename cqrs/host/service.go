@@ -14,6 +14,7 @@ import (
 	"github.com/surge-go/surge/cqrs/localbus"
 	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/debezium"
 	"github.com/surge-go/surge/outbox/uow"
 	"gorm.io/gorm"
 )
@@ -33,6 +34,7 @@ type Service struct {
 	Keys        *idempotency.GormStore // for idempotency.ForCommands, MiddlewareTx and DoTx
 	Outbox      *outbox.Outbox         //
 	Relay       *outbox.Relay          // nil with Config.Debezium
+	Pruner      *debezium.Pruner       // nil without
 	Parking     *gormstore.Parking     //
 	DeadLetters *gormstore.DeadLetters // and what operators do with them
 	Effects     *gormstore.Effects     // for effect.New
@@ -142,8 +144,13 @@ func (s *Service) wire(c *cqrs.Catalog) (err error) {
 }
 
 func (s *Service) wireRelay() (err error) {
-	if s.cfg.Debezium {
-		return nil
+	if s.cfg.Debezium != nil {
+		cfg := *s.cfg.Debezium
+		if cfg.Logger == nil {
+			cfg.Logger = s.cfg.Logger
+		}
+		s.Pruner, err = debezium.NewPruner(s.db, cfg)
+		return err
 	}
 	cfg := s.cfg.Relay
 	if cfg.UnitOfWork == nil {

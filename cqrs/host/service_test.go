@@ -16,6 +16,8 @@ import (
 	"github.com/surge-go/surge/cqrs/host"
 	"github.com/surge-go/surge/cqrs/localbus"
 	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/debezium"
+
 	"gorm.io/gorm"
 )
 
@@ -112,7 +114,7 @@ func TestOpenFaults(t *testing.T) {
 	db := newDB(t)
 	for want, cfg := range map[string]host.Config{
 		"Grace is -1ns":        {Grace: -1},
-		"Debezium needs":       {Debezium: true},
+		"Debezium needs":       {Debezium: &debezium.PrunerConfig{}},
 		"Processor":            {Processor: cqrs.ProcessorConfig{Lanes: -1}},
 		"boom":                 {Migrations: []func(context.Context, *gorm.DB) error{fail}},
 		"RelayConfig.Attempts": {Relay: outbox.RelayConfig{Attempts: -1}},
@@ -185,22 +187,6 @@ func TestReady(t *testing.T) {
 	must(t, stop())
 	if err := svc.Ready(t.Context()); !errors.Is(err, host.ErrNotRunning) {
 		t.Fatalf("after Run: %v", err)
-	}
-}
-
-func TestDebeziumNeedsNoRelay(t *testing.T) {
-	t.Parallel()
-	b := newBroker(func(string) {})
-	svc := open(t, "orders", newDB(t), host.Config{Transport: b, Debezium: true})
-	place(svc)
-	_, err := cqrs.Execute(t.Context(), svc.Processor, placeOrder{ID: "o-1"})
-	must(t, err)
-	stop := run(t, svc)
-	eventually(t, "ready", func() bool { return svc.Ready(t.Context()) == nil })
-	must(t, stop())
-	stats, err := svc.Outbox.Stats(t.Context())
-	if err != nil || stats.Depth != 1 || b.published() != 0 || svc.Relay != nil {
-		t.Fatalf("%d rows, %d published, %v", stats.Depth, b.published(), err)
 	}
 }
 
