@@ -13,6 +13,7 @@ import (
 type handler struct {
 	subscriber *subscriber
 	client     sarama.Client
+	group      sarama.ConsumerGroup
 	drain      time.Duration
 }
 
@@ -47,8 +48,9 @@ func (h *handler) Cleanup(s sarama.ConsumerGroupSession) error {
 // ConsumeClaim hands out the records of one partition until the session ends.
 func (h *handler) ConsumeClaim(sess sarama.ConsumerGroupSession, in sarama.ConsumerGroupClaim) error {
 	sub := h.subscriber.subscriptionOf(in.Topic(), in.Partition())
-	if sub == nil || !sub.enter() {
-		<-sess.Context().Done() // the topics have just changed
+	if sub == nil || !sub.enter() { // the topics have just changed
+		for range in.Messages() { // see claim.in
+		}
 		return nil
 	}
 	ctx, cancel := context.WithCancel(sub.ctx)
@@ -57,6 +59,7 @@ func (h *handler) ConsumeClaim(sess sarama.ConsumerGroupSession, in sarama.Consu
 	c := &claim{
 		cfg: &h.subscriber.bus.cfg, sess: sess, in: in.Messages(), out: sub.out,
 		ctx: context.WithoutCancel(ctx), done: ctx.Done(),
+		place: map[string][]int32{in.Topic(): {in.Partition()}}, flow: h.group,
 	}
 	for c.serve() {
 	}
@@ -64,6 +67,12 @@ func (h *handler) ConsumeClaim(sess sarama.ConsumerGroupSession, in sarama.Consu
 	sub.exit()
 	c.drain(h.drain)
 	return nil
+}
+
+// A flow stops and restarts the fetching of partitions. A sarama.ConsumerGroup is one.
+type flow interface {
+	Pause(partitions map[string][]int32)
+	Resume(partitions map[string][]int32)
 }
 
 // An item is one record that was received and is not marked.
@@ -106,40 +115,48 @@ func (it *item) settled() bool {
 	}
 }
 
+// size is about how much memory a record takes.
+func (it *item) size() int { return len(it.rec.Key) + len(it.rec.Value) + overhead }
+
+const overhead = 512 // headers and what is kept about a record
+
 // A claim is one partition in one session. It walks the oldest unacked record, so what it marks is
 // never past a record that was received and not acked, whatever gaps the offsets have.
 type claim struct {
 	cfg  *Config
 	sess sarama.ConsumerGroupSession
+	// in is read at all times. Where nobody reads a partition for a while, sarama holds up the others of its broker, then
+	// gives the partition up and asks for it again; if the session ends in that moment, sarama panics (1.48.2: its feeder
+	// sends to a closed channel).
 	in   <-chan *sarama.ConsumerMessage
 	out  chan<- *message.Message
 	ctx  context.Context // of the messages, which are ended one by one; see cancel
 	done <-chan struct{} // session or subscription have ended
 
-	queue []*item     // received, not acked; oldest first
-	sent  int         // the first so many are delivered
-	rest  *time.Timer // runs while the head, which was nacked, rests
+	queue   []*item // received, not acked; oldest first
+	sent    int     // the first so many are delivered
+	waiting int     // bytes of the others
+	place   map[string][]int32
+	flow    flow
+	paused  bool
+	rest    *time.Timer // runs while the head, which was nacked, rests
 }
 
 // serve does the next thing; false means that the session is over.
 func (c *claim) serve() bool {
 	c.reap()
 	var (
-		in            <-chan *sarama.ConsumerMessage
 		out           chan<- *message.Message
 		next          *message.Message
 		acked, nacked <-chan struct{}
 		rested        <-chan time.Time
 	)
-	if len(c.queue) < c.cfg.Window {
-		in = c.in
-	}
 	switch {
 	case c.rest != nil:
 		rested = c.rest.C
 	default:
 		if next = c.fill(); next != nil {
-			out, in = c.out, nil // one behind is enough: sarama buffers as well
+			out = c.out
 		}
 		if c.sent > 0 {
 			if c.queue[0].done {
@@ -148,13 +165,14 @@ func (c *claim) serve() bool {
 			acked, nacked = c.queue[0].msg.Acked(), c.queue[0].msg.Nacked()
 		}
 	}
+	c.regulate()
 	select {
 	case <-c.done:
 		return false
-	case rec, ok := <-in:
+	case rec, ok := <-c.in:
 		return c.receive(rec, ok)
 	case out <- next:
-		c.sent++
+		c.deliver()
 	case <-acked:
 	case <-nacked:
 		c.refused()
@@ -168,8 +186,9 @@ func (c *claim) serve() bool {
 // receive takes a record and what else has arrived; a closed channel is the end of the session.
 func (c *claim) receive(rec *sarama.ConsumerMessage, ok bool) bool {
 	for ok {
-		c.queue = append(c.queue, &item{rec: rec})
-		if len(c.queue) >= c.cfg.Window {
+		it := &item{rec: rec}
+		c.queue = append(c.queue, it)
+		if c.waiting += it.size(); c.waiting > c.cfg.Buffer {
 			return true
 		}
 		select {
@@ -179,6 +198,24 @@ func (c *claim) receive(rec *sarama.ConsumerMessage, ok bool) bool {
 		}
 	}
 	return false
+}
+
+// regulate has the partition fetched as long as not too much is waiting.
+func (c *claim) regulate() {
+	switch {
+	case !c.paused && c.waiting > c.cfg.Buffer:
+		c.paused = true
+		c.flow.Pause(c.place)
+	case c.paused && c.waiting <= c.cfg.Buffer/2:
+		c.paused = false
+		c.flow.Resume(c.place)
+	}
+}
+
+// deliver notes that the next message is delivered, or needs no delivery.
+func (c *claim) deliver() {
+	c.waiting -= c.queue[c.sent].size()
+	c.sent++
 }
 
 // reap marks what is acked from the head on.
@@ -197,18 +234,18 @@ func (c *claim) reap() {
 
 // fill delivers without waiting and returns the first message that has to wait.
 func (c *claim) fill() *message.Message {
-	for c.sent < len(c.queue) {
+	for c.sent < min(len(c.queue), c.cfg.Window) {
 		it := c.queue[c.sent]
 		if it.msg == nil && !it.done {
 			c.decode(it)
 		}
 		if it.done {
-			c.sent++
+			c.deliver()
 			continue
 		}
 		select {
 		case c.out <- it.msg:
-			c.sent++
+			c.deliver()
 		default:
 			return it.msg
 		}
@@ -256,7 +293,10 @@ func (c *claim) cancel() {
 func (c *claim) rewind() {
 	c.cancel()
 	for i, it := range c.queue {
-		it.done = it.done || i < c.sent && it.acked()
+		if i < c.sent {
+			it.done = it.done || it.acked()
+			c.waiting += it.size()
+		}
 		it.reset()
 	}
 	c.sent = 0

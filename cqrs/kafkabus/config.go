@@ -14,6 +14,7 @@ import (
 
 const (
 	defaultWindow     = 1024
+	defaultBuffer     = 8 << 20
 	defaultClientID   = "surge"
 	defaultPartitions = 4
 	defaultRetrySleep = time.Second
@@ -46,6 +47,10 @@ type Config struct {
 	// Window is how many unacked messages of one partition are handed out; 0 means 1024.
 	// 1 gives Watermill's classic behavior, the next message only after the ack.
 	Window int
+
+	// Buffer is how many bytes of one partition's records may wait to be handed out before its fetching pauses, which takes
+	// effect after the fetch under way; 0 means 8 MiB. Fetching goes on at half of it.
+	Buffer int
 
 	// Drain is how long acks are awaited when partitions are taken away or a subscriber is closed.
 	// 0, and anything longer, means half of Consumer.Group.Rebalance.Timeout, which is 30 s unless
@@ -101,6 +106,9 @@ func (c Config) withDefaults() Config {
 	if c.Window == 0 {
 		c.Window = defaultWindow
 	}
+	if c.Buffer == 0 {
+		c.Buffer = defaultBuffer
+	}
 	if c.Undecodable == nil {
 		c.Undecodable = MarkUndecodable
 	}
@@ -134,6 +142,9 @@ func (c Config) Validate() error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("kafkabus: "+format, args...)) }
 	if c.Window < 0 {
 		fault("Config.Window is %d, must not be negative", c.Window)
+	}
+	if c.Buffer < 0 {
+		fault("Config.Buffer is %d, must not be negative", c.Buffer)
 	}
 	if c.Drain < 0 {
 		fault("Config.Drain is %v, must not be negative", c.Drain)
@@ -213,6 +224,7 @@ func (c Config) consumer() *sarama.Config {
 	s.Consumer.Offsets.AutoCommit.Enable = true
 	s.Consumer.Group.ResetInvalidOffsets = false // see LostError
 	s.Consumer.Return.Errors = true
+	s.Consumer.MaxProcessingTime = max(s.Consumer.MaxProcessingTime, time.Minute) // see claim.in
 	if c.InstanceID != "" {
 		s.Consumer.Group.InstanceId = c.InstanceID
 	}

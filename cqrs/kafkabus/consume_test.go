@@ -36,6 +36,48 @@ func TestWindowBoundsUnackedMessages(t *testing.T) {
 	})
 }
 
+// A partition whose window is full is fetched no further than its buffer reaches, and holds up no other one.
+func TestAFullPartitionHoldsUpNoOther(t *testing.T) {
+	onKafka(t, func(t *testing.T, brokers []string) {
+		cfg := quickConfig()
+		cfg.Window, cfg.Buffer = 2, 1
+		bus := open(t, brokers, cfg)
+		name := topic(t, bus, 2)
+		for i := range 20 { // keys of both partitions
+			publish(t, bus, name, keyed(fmt.Sprint("k", i), numbered(60)...)...)
+		}
+		latest, err := bus.Latest(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := subscribe(t, subscriber(t, bus, watermill.NewShortUUID()), name)
+		var stuck []*message.Message
+		full, acked := int32(-1), int64(0)
+		take := func() {
+			m := read(t, in, 1)[0]
+			at, _ := cqrs.PositionOf(m.Context())
+			if full < 0 {
+				full = at.Partition
+			}
+			if at.Partition == full && len(stuck) < cfg.Window {
+				stuck = append(stuck, m)
+				return
+			}
+			m.Ack()
+			acked++
+		}
+		for take(); acked < latest[1-full]; {
+			take()
+		}
+		if len(stuck) != cfg.Window {
+			t.Fatalf("%d messages of the full partition", len(stuck))
+		}
+		for ack(stuck...); acked < latest[0]+latest[1]-int64(len(stuck)); {
+			take()
+		}
+	})
+}
+
 func TestANackRedeliversInOrder(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
 		bus := open(t, brokers, quickConfig())

@@ -284,7 +284,7 @@ func (s *subscriber) session(
 		return nil
 	}
 	drain := s.bus.cfg.drain(client.Config())
-	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, client: client, drain: drain}
+	var handler sarama.ConsumerGroupHandler = &handler{subscriber: s, client: client, group: group, drain: drain}
 	if t := s.bus.cfg.Subscriber.Tracer; t != nil {
 		handler = t.WrapConsumerGroupHandler(handler)
 	}
