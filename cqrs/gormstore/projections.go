@@ -41,16 +41,16 @@ type projectionRow struct {
 
 // Read returns the model.
 func (p *Projections) Read(ctx context.Context, name string) (projection.Model, error) {
-	return readModel(p.reader(ctx), name, "")
+	return readModel(p.reader(ctx), name, "", "")
 }
 
 // Lock returns the model, locked.
 func (p *Projections) Lock(ctx context.Context, name string, exclusive bool) (projection.Model, error) {
 	tx := uow.DB(ctx)
 	if !exclusive {
-		return readModel(tx, name, locking(tx, share(tx)))
+		return lockModel(tx, name, share(tx), "pg_advisory_xact_lock_shared")
 	}
-	m, err := readModel(tx, name, locking(tx, "FOR UPDATE"))
+	m, err := lockModel(tx, name, "FOR UPDATE", "pg_advisory_xact_lock")
 	if err != nil || m.Last > 0 {
 		return m, err
 	}
@@ -61,7 +61,16 @@ func (p *Projections) Lock(ctx context.Context, name string, exclusive bool) (pr
 	if _, err := exec(tx, "begin a projection", into, name); err != nil {
 		return m, err
 	}
-	return readModel(tx, name, locking(tx, "FOR UPDATE"))
+	return lockModel(tx, name, "FOR UPDATE", "pg_advisory_xact_lock")
+}
+
+// lockModel reads the model's row and locks it. PostgreSQL lets those who share a row's lock overtake for ever who wants
+// it alone, so there they queue for turn, an advisory lock, before they get to the row.
+func lockModel(tx *gorm.DB, name, lock, turn string) (projection.Model, error) {
+	if tx.Name() != "postgres" {
+		return readModel(tx, name, "", locking(tx, lock))
+	}
+	return readModel(tx, name, ","+turn+"(hashtextextended('cqrs_projections '||name,0))::text AS turn", " "+lock)
 }
 
 // share is what MariaDB understands too.
@@ -72,10 +81,10 @@ func share(tx *gorm.DB) string {
 	return "FOR SHARE"
 }
 
-func readModel(tx *gorm.DB, name, lock string) (projection.Model, error) {
+func readModel(tx *gorm.DB, name, more, lock string) (projection.Model, error) {
 	m := projection.Model{Name: name}
 	rows, err := query[projectionRow](tx, "read a projection", "SELECT live,last,hold_until,generations,"+nowOn(tx)+
-		" AS now FROM cqrs_projections WHERE name=?"+lock, name)
+		" AS now"+more+" FROM cqrs_projections WHERE name=?"+lock, name)
 	if err != nil {
 		return m, err
 	}

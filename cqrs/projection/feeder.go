@@ -263,9 +263,7 @@ func (f *feeder) read(ctx context.Context, running *sync.WaitGroup, topic string
 		}
 		e := f.p.event(topic, m, at.Offset)
 		e.origin = at
-		select {
-		case l.in <- e:
-		case <-ctx.Done():
+		if !l.in.put(e) {
 			m.Nack()
 			return
 		}

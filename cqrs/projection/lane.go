@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -16,55 +17,73 @@ type lane struct {
 	topic     string // "" for what a generation is loaded from
 	partition int32
 	ordered   bool // messages have positions: what is at or before the checkpoint is behind us
-	in        chan *event
+	in        queue
 
 	at    Checkpoint
 	known bool
 }
 
 func (f *feeder) newLane(topic string, partition int32, ordered bool) *lane {
-	return &lane{f: f, topic: topic, partition: partition, ordered: ordered, in: make(chan *event, f.p.cfg.MaxBatch)}
+	return &lane{f: f, topic: topic, partition: partition, ordered: ordered, in: queue{some: make(chan struct{}, 1)}}
+}
+
+// A queue is what a lane has yet to apply. It takes whatever comes: the bus bounds what it delivers unacknowledged of a
+// partition, and one that stands still must not keep the others of its topic waiting behind it.
+type queue struct {
+	mu     sync.Mutex
+	events []*event
+	closed bool
+	some   chan struct{} // has an element after something was put in
+}
+
+// put adds an event, or reports that the lane has ended.
+func (q *queue) put(e *event) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.events = append(q.events, e)
+	poke(q.some)
+	return true
+}
+
+// take returns at most limit events.
+func (q *queue) take(limit int) []*event {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(limit, len(q.events))
+	batch := append(make([]*event, 0, n), q.events[:n]...)
+	clear(q.events[:n])
+	q.events = q.events[n:]
+	return batch
+}
+
+// close returns what is left.
+func (q *queue) close() []*event {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	return q.events
 }
 
 // run applies what comes in until ctx ends or the generation is retired, and then gives the rest back.
 func (l *lane) run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			l.giveBack()
-			return nil
-		case e := <-l.in:
-			if err := l.process(ctx, l.fill(e)); err != nil {
-				l.giveBack()
-				return err
+	defer func() { nack(l.in.close()) }()
+	for ctx.Err() == nil {
+		batch := l.in.take(l.f.p.cfg.MaxBatch)
+		if len(batch) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-l.in.some:
 			}
+			continue
+		}
+		if err := l.process(ctx, batch); err != nil {
+			return err
 		}
 	}
-}
-
-// fill takes what else is there.
-func (l *lane) fill(e *event) []*event {
-	batch := append(make([]*event, 0, l.f.p.cfg.MaxBatch), e)
-	for len(batch) < cap(batch) {
-		select {
-		case e := <-l.in:
-			batch = append(batch, e)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-func (l *lane) giveBack() {
-	for {
-		select {
-		case e := <-l.in:
-			e.msg.Nack()
-		default:
-			return
-		}
-	}
+	return nil
 }
 
 // process applies a batch to its end. What fails is tried again in halves, so that what stands before an event that

@@ -146,9 +146,9 @@ type runner struct {
 	feeders map[int64]*feeder // nil: has failed, and starts again with the next tick
 	ended   chan *feeder
 	all     []*feeder
-	next    time.Time         // of the next hold
 	again   time.Time         // of the next look whether the shadow is level
 	heads   map[string]bounds // of topics that the live model does not read
+	firsts  map[string]bounds // where topics begin
 }
 
 func (r *runner) wait() {

@@ -31,12 +31,11 @@ func (r *runner) trySwap(ctx context.Context, m Model, shadow Generation) error 
 			return err
 		}
 	}
-	if far > int64(holdWithin*p.cfg.MaxBatch) || m.Now.Before(m.Hold) || time.Now().Before(r.next) {
+	if far > int64(holdWithin*p.cfg.MaxBatch) || !p.mayHold(&m) {
 		return nil
 	}
-	r.next = time.Now().Add(5 * p.cfg.HoldFor)
 	_, err = p.change(ctx, func(_ context.Context, m *Model) error {
-		if m.fed(shadow.Number) != nil && m.Live != shadow.Number {
+		if m.fed(shadow.Number) != nil && m.Live != shadow.Number && p.mayHold(m) {
 			m.Hold = m.Now.Add(p.cfg.HoldFor)
 		}
 		return nil
@@ -46,6 +45,9 @@ func (r *runner) trySwap(ctx context.Context, m Model, shadow Generation) error 
 
 // holdWithin is how many batches a shadow may be behind when the live model is held for it.
 const holdWithin = 8
+
+// mayHold reports whether the live model was left alone for long enough, whoever has held it.
+func (p *Projection) mayHold(m *Model) bool { return !m.Now.Before(m.Hold.Add(4 * p.cfg.HoldFor)) }
 
 func isPositioned(b Bus) bool {
 	_, ok := b.(positioned)
@@ -122,7 +124,13 @@ func (r *runner) distance(ctx context.Context, live, shadow int64) (int64, error
 			}
 		}
 		for partition, n := range next {
-			far += max(0, n-has[topic][partition])
+			at, begun := has[topic][partition]
+			if !begun && n > 0 {
+				if at, err = r.beginning(ctx, topic, partition); err != nil {
+					return 0, err
+				}
+			}
+			far += max(0, n-at)
 		}
 	}
 	return far, nil
@@ -142,6 +150,28 @@ func (r *runner) positions(ctx context.Context, generation int64) (map[string]ma
 		next[c.Topic][c.Partition] = c.Position + 1
 	}
 	return next, nil
+}
+
+// beginning is where a generation without a checkpoint begins to read a partition. What its topic does not have any
+// more, its source has; a partition that has been idle for long may have nothing to read at all.
+func (r *runner) beginning(ctx context.Context, topic string, partition int32) (int64, error) {
+	bus, ok := r.p.bus.(bounded)
+	if _, whole := r.p.cfg.Source.(fromTopics); whole || !ok {
+		return 0, nil
+	}
+	b := r.firsts[topic]
+	if time.Now().After(b.until) {
+		first, err := bus.Earliest(ctx, topic)
+		if err != nil {
+			return 0, err
+		}
+		if r.firsts == nil {
+			r.firsts = map[string]bounds{}
+		}
+		b = bounds{first: first, until: time.Now().Add(time.Second)}
+		r.firsts[topic] = b
+	}
+	return b.first[partition], nil
 }
 
 func (r *runner) head(ctx context.Context, topic string) (map[int32]int64, error) {

@@ -1,0 +1,109 @@
+package projection_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/projection"
+)
+
+// A partition has been idle for longer than its topic keeps messages, so a shadow has nothing to read there: what it
+// was built from has it.
+func TestRule33_AnIdlePartitionDoesNotKeepAShadowFromGoingLive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	a := w.archived()
+	cfg := w.config()
+	cfg.Source, cfg.MaxBatch = projection.FromArchive(a.read), 8
+	p := w.run(w.projection(cfg))
+	w.publish(1, 60, "a", "b")
+	w.level(p.Projection)
+	w.bus.trim(topic, 0, w.bus.end(topic, 0))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, p.Rebuild(ctx))
+	w.publish(61, 80, "a", "b")
+	w.level(p.Projection)
+}
+
+func (b *logbus) end(topic string, partition int) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(len(b.partitions(topic)[partition].records))
+}
+
+// However much stands behind an event that cannot be applied, other partitions of its topic go on.
+func TestAPoisonedPartitionStandsStillAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	cfg := w.config()
+	cfg.MaxBatch = 4
+	p, err := projection.New("notes", w.catalog, w.work, w.store, w.bus, cfg)
+	must(t, err)
+	projection.On(p, func(ctx context.Context, events []Noted) error {
+		for _, e := range events {
+			if e.Key == "b" {
+				return errors.New("poison")
+			}
+		}
+		return note(ctx, events)
+	})
+	w.run(p)
+	w.publish(1, 100, "b")
+	eventually(t, "a partition stands still", func() (bool, string) {
+		lags, err := p.Lag(t.Context())
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, l := range lags[0].Partitions {
+			if l.Stalled != nil {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprint(lags)
+	})
+	w.publish(1, 1, "a")
+	eventually(t, "the other partition goes on", func() (bool, string) {
+		rows := w.rows(p)
+		return rows["a"] == "1", fmt.Sprint(rows)
+	})
+}
+
+// A shadow that does not get level has the live model held now and then, however many processes try.
+func TestTheLiveModelIsNotHeldAllTheTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	cfg := w.config()
+	cfg.HoldFor = 20 * time.Millisecond
+	cfg.Retry = cqrs.Retry{Min: time.Second, Max: time.Second}
+	live := w.run(w.projection(cfg))
+	w.publish(1, 20, "a", "b")
+	w.level(live.Projection)
+	cfg.Version = 2
+	for range 6 {
+		p, err := projection.New("notes", w.catalog, w.work, w.store, w.bus, cfg)
+		must(t, err)
+		projection.On(p, func(context.Context, []Noted) error { return errors.New("the new code is wrong") })
+		w.run(p)
+	}
+	var last time.Time
+	for holds := 0; holds < 4; {
+		eventually(t, "the live model is held", func() (bool, string) {
+			m, err := live.Model(t.Context())
+			must(t, err)
+			if m.Hold.IsZero() || m.Hold.Equal(last) {
+				return false, fmt.Sprintf("%+v", m)
+			}
+			if gap := m.Hold.Sub(last); !last.IsZero() && gap < 5*cfg.HoldFor {
+				t.Fatalf("held again after %v, for %v each time", gap, cfg.HoldFor)
+			}
+			last = m.Hold
+			holds++
+			return true, ""
+		})
+	}
+}
