@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -124,5 +125,60 @@ func TestRule15_HungPublishHoldsItsLane(t *testing.T) {
 	})
 	if got := fmt.Sprint(to.ids()); got != "[1 1 2]" {
 		t.Errorf("published %s", got)
+	}
+}
+
+// Whatever fails, and wherever messages wait, no more than Batch of a topic are published and not yet deleted: a crash
+// publishes no more than these again.
+func TestRelayIsNeverMoreThanABatchAhead(t *testing.T) {
+	t.Parallel()
+	for _, batch := range []int{1, 10, 40} {
+		t.Run(fmt.Sprint("batch=", batch), func(t *testing.T) {
+			t.Parallel()
+			const messages = 600
+			db := openSQLite(t)
+			var taken, calls, most int
+			failing := map[string]int{} // how often a message was refused
+			to := &scripted{script: func(_ string, msgs []*message.Message) error {
+				if calls++; calls%7 == 0 {
+					return errors.New("down")
+				}
+				for _, m := range msgs {
+					if len(m.UUID)%2 == 0 && m.UUID[len(m.UUID)-1] == '7' && failing[m.UUID] < 3 {
+						failing[m.UUID]++
+						return errors.New("refused")
+					}
+				}
+				taken += len(msgs)
+				var left int
+				err := db.Raw("SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_retry)").Row().Scan(&left)
+				if err != nil {
+					t.Error(err)
+				}
+				most = max(most, taken-(messages-left))
+				return nil
+			}}
+			f := serve(t, db, to, outbox.RelayConfig{Batch: batch, Attempts: 1000})
+			f.relay.Pause()
+			ids := map[string][]string{}
+			for i := range messages {
+				k := fmt.Sprint("k", i%30)
+				ids[k] = append(ids[k], fmt.Sprint("id", i))
+			}
+			for k, list := range ids {
+				f.publish(t, "topic", k, list...)
+			}
+			f.relay.Resume()
+			within(t, "all leave", func() bool {
+				s, err := f.box.Stats(context.Background())
+				return err == nil && s.Depth+s.Retrying == 0
+			})
+			if err := f.stop(); err != nil {
+				t.Error(err)
+			}
+			if taken != messages || most > batch {
+				t.Errorf("%d taken, at most %d of them not deleted; want %d, and no more than %d", taken, most, messages, batch)
+			}
+		})
 	}
 }

@@ -35,10 +35,12 @@ type RelayConfig struct {
 	// that was killed takes its leases over at once instead of waiting until they expire, so give a single instance
 	// (a service on a SQLite file) its stable name, and never run two relays with one name on one database.
 	Owner string
-	// Batch is the number of messages per Publish. 0 means 1,000.
+	// Batch bounds, for each topic, the messages that are published and not yet deleted: those that are published again
+	// if the relay is killed. A Publish has a quarter of it at most, so that one is under way while what came before
+	// is deleted; a small Batch therefore costs a small Publish and a commit for each. 0 means 4,000.
 	Batch int
-	// Buffer is the number of messages kept in memory for each topic. 0 means 4 times Batch. A topic that is slower
-	// than its writers is read from the table by a scan of its own.
+	// Buffer is the number of messages kept in memory for each topic, at least Batch. 0 means 4,000, or Batch if that is
+	// more. A topic that is slower than its writers is read from the table by a scan of its own.
 	Buffer int
 	// MaxPoll is how long an idle relay waits before it looks again, unless it is woken. It starts at 10 ms after a
 	// message and doubles. 0 means 1 s.
@@ -127,8 +129,8 @@ const (
 )
 
 func (c RelayConfig) withDefaults() RelayConfig {
-	c.Batch = or(c.Batch, 1000)
-	c.Buffer = max(or(c.Buffer, 4*c.Batch), c.Batch)
+	c.Batch = or(c.Batch, 4000)
+	c.Buffer = max(or(c.Buffer, 4000), c.Batch)
 	c.Attempts = or(c.Attempts, 10)
 	c.MaxPoll = max(or(c.MaxPoll, time.Second), minPoll)
 	c.Lease = or(c.Lease, 6*time.Second)
@@ -153,6 +155,9 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	}
 	return c
 }
+
+// perCall is how many messages a Publish has at most.
+func (c RelayConfig) perCall() int { return (c.Batch + 3) / 4 }
 
 func or[T comparable](v, otherwise T) T {
 	var zero T

@@ -85,9 +85,9 @@ type crashSink struct {
 	listener net.Listener
 
 	mu     sync.Mutex
-	next   map[string]int // the last number of each key
-	seen   map[string]bool
-	again  []map[string]int // duplicates by the number of kills before, and by topic
+	next   map[string]int   // the last number of each key
+	last   map[string]int   // the process that published it last
+	again  []map[string]int // what was published once more, by the process that did before, and by topic
 	faults []string
 	first  int
 }
@@ -99,7 +99,7 @@ func newCrashSink(t *testing.T) *crashSink {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return &crashSink{t: t, listener: l, next: map[string]int{}, seen: map[string]bool{}}
+	return &crashSink{t: t, listener: l, next: map[string]int{}, last: map[string]int{}}
 }
 
 // take notes a batch: it is published now, whether or not the relay hears of it.
@@ -107,11 +107,12 @@ func (s *crashSink) take(b crashBatchOf) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, id := range b.IDs {
-		if s.seen[id] {
-			s.again[len(s.again)-1][b.Topic]++
+		before, seen := s.last[id]
+		s.last[id] = len(s.again) - 1
+		if seen {
+			s.again[before][b.Topic]++
 			continue
 		}
-		s.seen[id] = true
 		n, err := strconv.Atoi(b.Payloads[i])
 		if err != nil || n != s.next[b.Keys[i]]+1 {
 			s.faults = append(s.faults, fmt.Sprintf("key %s: %s after %d", b.Keys[i], b.Payloads[i], s.next[b.Keys[i]]))
@@ -299,7 +300,7 @@ func TestCrashRelay(t *testing.T) {
 	}
 	to := &crashPublisher{conn: conn, out: gob.NewEncoder(conn)}
 	relay := newRelay(t, box, to, outbox.RelayConfig{
-		Owner: os.Getenv("SURGE_CRASH_OWNER"), Lease: lease, Batch: crashBatch, Buffer: crashBatch,
+		Owner: os.Getenv("SURGE_CRASH_OWNER"), Lease: lease, Batch: crashBatch,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	t.Fatalf("Run returned %v", relay.Run(context.Background()))

@@ -16,6 +16,7 @@ const maxDelete = 4_000
 type ack struct {
 	seq   int64
 	shard int
+	topic *topic
 }
 
 // deleteLoop deletes what was published, until ctx ends and nothing is left, or cannot be deleted any more.
@@ -59,7 +60,6 @@ func (r *Relay) takeAcked() []ack {
 	n := min(len(r.acked), maxDelete)
 	batch := r.acked[:n:n]
 	r.acked = r.acked[n:]
-	r.freed.Broadcast()
 	return batch
 }
 
@@ -81,6 +81,7 @@ func (r *Relay) settleAcked(batch []ack, held map[int]int64, err error) (left bo
 		}
 		r.flying[a.shard]--
 		r.removed = append(r.removed, a.seq)
+		r.deleted(a.topic, 1)
 	}
 	r.handOver()
 	return left

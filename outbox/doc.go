@@ -38,8 +38,9 @@
 // # How the relay works
 //
 // The table's primary key is a number that grows. A relay reads what comes after its position, hands each topic's
-// messages to a worker of that topic, which publishes up to [RelayConfig.Batch] at once, one call at a time, and
-// deletes by exact key what was acknowledged. A transaction that took its number early may commit late. On PostgreSQL
+// messages to a worker of that topic, which publishes many at once, one call at a time and never more than
+// [RelayConfig.Batch] ahead of the deletes; what was acknowledged is deleted by exact key. A transaction that took its
+// number early may commit late. On PostgreSQL
 // the relay knows which transactions were open when it passed, and looks back once one of them has ended, as far as
 // its numbers can reach; on MySQL it looks back over [RelayConfig.MaxTransaction]. This decides where it looks, never
 // whether it delivers. A topic that is slow, fails or hangs falls behind and is
@@ -75,8 +76,8 @@
 //	Publish hangs                             its topic waits; Healthy complains after StuckAfter; shards that are to
 //	                                          be handed over are kept for one more Lease, then it may arrive twice;
 //	                                          its messages' context ends before another relay may publish them
-//	relay killed                              another takes over when the leases expire; at most what was
-//	                                          under way is published twice
+//	relay killed                              another takes over when the leases expire; of each topic at most
+//	                                          Batch messages, which were under way, are published twice
 //	relay sleeps, wakes after its leases      it deletes nothing; what it was sending may arrive twice
 //	database down                             the relay retries; it publishes nothing once its leases are over
 //	an idle transaction holds its number      nothing waits for it; the relay looks back to it when it has ended

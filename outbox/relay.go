@@ -58,7 +58,7 @@ type state struct {
 	freeing time.Time  // when lanes were last looked for that were erased there
 	tried   []*trial   // from the retry table
 	acked   []ack      // published, to be deleted
-	freed   *sync.Cond // some of them were
+	freed   *sync.Cond // a topic may publish more, or the relay stops
 	removed []int64    // no longer in our hands
 	rescan  bool       // read again from the beginning
 	paused  bool

@@ -259,6 +259,7 @@ func (r *Relay) try(t *topic, tr *trial) {
 	t.sentAt = time.Time{}
 	tr.err = err
 	t.accepted += uint64(tr.done)
+	t.undone += tr.done
 	r.took(tr.done)
 	if err != nil && (refused(err) || t.accepted > tr.lane.seen) {
 		tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault

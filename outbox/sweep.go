@@ -23,6 +23,7 @@ type sweep struct {
 	order   []int         // indexes of those tried
 	row     int           // failures in a row
 	some    bool          // something was published
+	taken   int           // so many were
 	all     bool          // every lane was tried
 	cut     bool          // given up before the end
 	err     error
@@ -100,7 +101,7 @@ func (s *sweep) pass(from, to int) {
 		limit = thorough
 	}
 	for i := from; i < to; i++ {
-		if s.some && i >= s.relay.cfg.Batch {
+		if share := s.relay.cfg.perCall(); s.some && max(i, s.taken) >= share {
 			return // it is up
 		}
 		l := s.batch[i].lane()
@@ -111,6 +112,7 @@ func (s *sweep) pass(from, to int) {
 		s.tried, s.order = i, append(s.order, i)
 		if err == nil {
 			s.outcome[i].published, s.some, s.row = true, true, 0
+			s.taken++
 			continue
 		}
 		s.outcome[i].err, s.err = err, err

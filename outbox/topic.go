@@ -26,6 +26,7 @@ type topic struct {
 	cycled   bool      // sweeps have come round to the front without success
 	sentAt   time.Time // when the Publish under way began; zero when none is
 	accepted uint64    // messages that the publisher took
+	undone   int       // those of them that were not deleted yet: a crash would publish them again
 }
 
 // start starts the topic's worker if it has work. The caller holds mu.
@@ -86,7 +87,7 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 			r.mu.Unlock()
 			return nil, nil
 		}
-		if len(r.acked) >= r.cfg.Buffer { // a crash would publish them all again
+		if r.full(t) {
 			r.freed.Wait()
 			r.mu.Unlock()
 			continue
@@ -101,12 +102,13 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 	if len(t.trials) > 0 && t.failures == 0 {
 		tr := t.trials[0]
 		t.trials = t.trials[1:]
+		tr.rows = tr.rows[:min(len(tr.rows), r.cfg.perCall())]
 		t.sentAt = time.Now()
 		return nil, tr
 	}
 	n := len(t.queue) // after a failure all of it: a message that passes may be far behind one that does not
 	if t.failures == 0 {
-		n = min(n, r.cfg.Batch)
+		n = min(n, r.cfg.perCall())
 	}
 	batch := t.queue[:n]
 	t.queue = t.queue[len(batch):]
@@ -118,6 +120,17 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 		r.reading.set()
 	}
 	return batch, nil
+}
+
+// full reports whether a crash would publish so much again that nothing more may be published before some of it was
+// deleted.
+func (r *Relay) full(t *topic) bool { return r.cfg.Batch-t.undone < r.cfg.perCall() }
+
+// deleted notes that messages that were published are not ours to delete any longer, as a rule because they were. The
+// caller holds mu.
+func (r *Relay) deleted(t *topic, n int) {
+	t.undone -= n
+	r.freed.Broadcast()
 }
 
 // recover forgets failures.
@@ -201,9 +214,10 @@ func (r *Relay) accept(t *topic, recs ...record) {
 	}
 	t.accepted += uint64(len(recs))
 	t.failures, t.err, t.offset = 0, nil, 0
+	t.undone += len(recs)
 	r.took(len(recs))
 	for i := range recs {
-		r.acked = append(r.acked, ack{recs[i].seq, recs[i].shard})
+		r.acked = append(r.acked, ack{recs[i].seq, recs[i].shard, t})
 	}
 	r.deleting.set()
 }

@@ -127,6 +127,7 @@ func (r *Relay) settleTrials(ctx context.Context) error {
 		r.flying[tr.rows[0].shard]--
 		l := tr.rows[0].lane()
 		tr.lane.busy = false
+		r.deleted(r.topic(l.topic), tr.done)
 		moving := slices.ContainsFunc(r.moves, func(m move) bool { return m.rec.lane() == l })
 		if empty[l] && !moving {
 			r.unblock(l)
