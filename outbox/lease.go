@@ -276,10 +276,10 @@ func (r *Relay) release(ctx context.Context) {
 	defer cancel()
 	err := r.unit.Do(ctx, func(ctx context.Context) error {
 		x := execer{ctx, uow.DB(ctx).Statement.ConnPool, r.dialect}
-		if _, err := x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ?", r.owner); err != nil {
+		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", r.owner); err != nil { // first, as renewals do
 			return err
 		}
-		_, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", r.owner)
+		_, err := x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ?", r.owner)
 		return err
 	})
 	if err != nil {
