@@ -51,6 +51,7 @@ type item struct {
 	stuck   time.Duration // for so long a handler of its key has not returned
 	single  bool          // runs alone: its batch handler did not return
 	marked  bool          // noted as about to run, see vigil
+	begun   int           // times that it had begun to run without an end when it was last asked
 	kills   int           // times that it ran when the process died
 	settled bool
 	held    bool // by its lane, until its next try

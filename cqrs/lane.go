@@ -146,11 +146,12 @@ func (l *lane) process(batch []*item) {
 // live drops what is settled, gives back what its session has taken from us, and looks at what is new.
 func (l *lane) live(batch []*item) []*item {
 	rest, unseen := make([]*item, 0, len(batch)), make([]*item, 0, len(batch))
+	var taken []*item
 	for _, it := range batch {
 		switch {
 		case it.settled, it.held:
 		case it.msg != nil && it.msg.Context().Err() != nil:
-			it.release()
+			taken = append(taken, it)
 		default:
 			rest = append(rest, it)
 			it.stuck = l.r.p.hung.blocks(heldKey(it))
@@ -159,6 +160,7 @@ func (l *lane) live(batch []*item) []*item {
 			}
 		}
 	}
+	l.giveBack(taken)
 	l.decode(unseen)
 	return rest
 }
@@ -193,6 +195,9 @@ func (l *lane) leave(items ...*item) {
 }
 
 func (l *lane) giveBack(rest []*item) {
+	if l.r.vigil != nil {
+		l.r.vigil.forget(rest)
+	}
 	for _, it := range rest {
 		if !it.held {
 			it.release()
@@ -221,7 +226,7 @@ func (l *lane) oneByOne(batch []*item) error {
 // blame; otherwise the store is, and no attempt is consumed.
 func (l *lane) alone(it *item, cause error) error {
 	if errors.Is(cause, ErrLeaseLost) {
-		it.release()
+		l.giveBack([]*item{it})
 		return nil
 	}
 	before := it.verdict
@@ -231,7 +236,7 @@ func (l *lane) alone(it *item, cause error) error {
 	if err := l.transact([]*item{it}); err != nil {
 		it.verdict = before
 		if errors.Is(err, ErrLeaseLost) {
-			it.release()
+			l.giveBack([]*item{it})
 			return nil
 		}
 		return errors.Join(cause, err)

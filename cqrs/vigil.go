@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// How often a run says that it lives, how long that is believed, and by how much clocks may differ.
+// How often a run says that it lives, how long that is believed, by how much clocks may differ, and how long after a
+// death messages are suspects whose age is not known.
 const (
 	beatEvery = 3 * time.Second
 	beatLasts = 3 * beatEvery
 	clockSkew = time.Minute
+	ageless   = 15 * time.Minute
 )
 
 // errKills says that the process has died whenever the message ran.
@@ -87,6 +89,9 @@ func (v *vigil) note(peers []Peer) {
 	there := make(map[string]bool, len(peers))
 	for _, p := range peers {
 		there[p.Run] = true
+		if !p.Expired {
+			delete(v.crashed, p.Run) // it could only not reach the database; next time it may be dead
+		}
 		beats, doubted := v.doubts[p.Run]
 		switch {
 		case p.Expired:
@@ -113,7 +118,8 @@ func (v *vigil) note(peers []Peer) {
 	}
 }
 
-// suspects returns those of the items that may have been running when a process died.
+// suspects returns those of the items that may have been running when a process died. A message without a time, or
+// whose sender's clock is wrong, is one for a while: what was running comes again soon.
 func (v *vigil) suspects(items []*item) []*item {
 	before := int64(0)
 	if v != nil {
@@ -123,9 +129,14 @@ func (v *vigil) suspects(items []*item) []*item {
 		return nil
 	}
 	var found []*item
+	now := time.Now()
 	for _, it := range items {
 		at := it.d.Envelope.OccurredAt
-		if it.d.Envelope.ID != "" && !it.marked && (at.IsZero() || at.UnixNano() < before) {
+		old := at.UnixNano() < before
+		if at.IsZero() || at.After(now.Add(clockSkew)) {
+			old = now.Add(-ageless).UnixNano() < before
+		}
+		if old && it.d.Envelope.ID != "" && !it.marked {
 			found = append(found, it)
 		}
 	}
@@ -139,9 +150,9 @@ func (v *vigil) mark(items []*item) (alone bool, err error) {
 		ids[i] = it.d.Envelope.ID
 	}
 	ids = lockNames(ids)
-	err = v.r.p.do(v.r.ctx, func(ctx context.Context) error {
-		begun, err := v.store.Begun(ctx, v.r.p.group, ids)
-		if err != nil {
+	var begun []int
+	err = v.r.p.do(v.r.ctx, func(ctx context.Context) (err error) {
+		if begun, err = v.store.Begun(ctx, v.r.p.group, ids); err != nil {
 			return err
 		}
 		if alone = slices.Max(begun) > 0; alone {
@@ -154,8 +165,28 @@ func (v *vigil) mark(items []*item) (alone bool, err error) {
 	}
 	for _, it := range items {
 		it.marked = !alone
+		if at, ok := slices.BinarySearch(ids, it.d.Envelope.ID); ok {
+			it.begun = begun[at]
+		}
 	}
 	return alone, nil
+}
+
+// forget notes that items which were about to run are given back: this process lives, whatever became of them.
+func (v *vigil) forget(items []*item) {
+	var ids []string
+	for _, it := range items {
+		if it.marked {
+			ids = append(ids, it.d.Envelope.ID)
+		}
+	}
+	if ids = lockNames(ids); len(ids) == 0 {
+		return
+	}
+	err := v.r.p.do(v.r.ctx, func(ctx context.Context) error { return v.store.End(ctx, v.r.p.group, ids) })
+	if err != nil {
+		v.r.p.log.Warn("the end of messages that are given back cannot be noted", "messages", len(ids), "error", err)
+	}
 }
 
 // begin notes that one item is about to run alone, and returns how often it has begun before.
@@ -235,18 +266,17 @@ func (l *lane) trials(items []*item) error {
 func (l *lane) trial(it *item) error {
 	v := l.r.vigil
 	if len(v.suspects([]*item{it})) > 0 {
+		if it.begun > 1 { // another group's message may be to blame: it should not meet the same neighbor again
+			sleep(l.r.intake, rand.N(100*time.Millisecond))
+		}
 		defer v.alone()()
 		before, err := v.begin(it)
 		if err != nil {
 			return err
 		}
-		attempts := l.r.p.cfg.Retry.Attempts
-		switch {
-		case before >= attempts:
+		if before >= l.r.p.cfg.Retry.Attempts {
 			it.kills = before
 			it.verdict = fmt.Errorf("%w, %d times", errKills, before)
-		case before > 1: // another group's message may be to blame: it should not meet the same neighbor again
-			sleep(l.r.intake, rand.N(100*time.Millisecond))
 		}
 	}
 	if err := l.transact([]*item{it}); err != nil {

@@ -187,3 +187,108 @@ func TestRule06_ASuspectThatFailsIsParked(t *testing.T) {
 		})
 	})
 }
+
+// What is given back has not killed anybody: the process lives, and says so.
+func TestRule06_WhatIsGivenBackHasNotKilled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		b.state.runs["dead"] = &cqrs.Peer{Run: "dead", Expired: true}
+		b.state.begun = map[string]int{"2": 1}
+		b.refuse = func(st *tables) error {
+			if len(st.inbox) > 0 {
+				return errors.New("the database cannot commit that now")
+			}
+			return nil
+		}
+		s := withCrashes(t, b)
+		cqrs.On(s.p, func(context.Context, note) error { return nil })
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "a", "1"))
+		time.Sleep(time.Second)
+		s.deliver("shop.commands", noteMsg("2", "b", "2"))
+		time.Sleep(time.Minute)
+		b.read(func(st *tables) {
+			if len(st.begun) != 2 {
+				t.Errorf("begun while it is tried: %v", st.begun)
+			}
+		})
+		s.stop()
+		b.read(func(st *tables) {
+			if len(st.begun) != 0 {
+				t.Errorf("begun after an orderly end: %v", st.begun)
+			}
+		})
+	})
+}
+
+// A run that was taken for dead lives, and then dies: that is noticed too.
+func TestRule06_WhoWasTakenForDeadMayDieLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		b.state.runs["other"] = &cqrs.Peer{Run: "other"}
+		s := withCrashes(t, b)
+		noted := map[string]bool{}
+		cqrs.On(s.p, func(_ context.Context, n note) error { noted[n.Text] = b.state.begun[n.Text] > 0; return nil })
+		s.run()
+		synctest.Wait()
+		for i, name := range []string{"slow", "lives", "dead"} {
+			b.read(func(st *tables) {
+				st.runs["other"].Beats++
+				st.runs["other"].Expired = i != 1
+			})
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			m := noteMsg(name, name, name)
+			m.Metadata[cqrs.HeaderTime] = time.Now().Add(-30 * time.Minute).Format(time.RFC3339Nano)
+			s.deliver("shop.commands", m)
+			synctest.Wait()
+		}
+		if noted["lives"] || noted["slow"] || noted["dead"] {
+			t.Errorf("noted although it came long after: %v", noted)
+		}
+		b.read(func(st *tables) { st.runs["other"].Expired = false })
+		time.Sleep(time.Minute)
+		b.read(func(st *tables) { st.runs["other"].Expired = true })
+		time.Sleep(4 * time.Second)
+		m := noteMsg("late", "late", "late")
+		m.Metadata[cqrs.HeaderTime] = time.Now().Format(time.RFC3339Nano)
+		s.deliver("shop.commands", m)
+		synctest.Wait()
+		if !noted["late"] {
+			t.Errorf("its second death is not noticed: %v", noted)
+		}
+		s.stop()
+	})
+}
+
+// A message without a time, or with one in the future, may be what has killed; but not for ever.
+func TestRule06_AMessageOfUnknownAgeIsASuspectForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		b.state.runs["dead"] = &cqrs.Peer{Run: "dead", Expired: true}
+		s := withCrashes(t, b)
+		noted := map[string]bool{}
+		cqrs.On(s.p, func(_ context.Context, n note) error { noted[n.Text] = b.state.begun[n.Text] > 0; return nil })
+		s.run()
+		synctest.Wait()
+		deliver := func(when string) {
+			future := noteMsg("future "+when, "f", "future "+when)
+			future.Metadata[cqrs.HeaderTime] = time.Now().Add(24 * time.Hour).Format(time.RFC3339Nano)
+			none := noteMsg("none "+when, "n", "none "+when)
+			delete(none.Metadata, cqrs.HeaderTime)
+			s.deliver("shop.commands", future, none)
+			synctest.Wait()
+		}
+		deliver("soon")
+		time.Sleep(time.Hour)
+		deliver("later")
+		if !noted["future soon"] || !noted["none soon"] || noted["future later"] || noted["none later"] {
+			t.Errorf("noted: %v", noted)
+		}
+		s.stop()
+	})
+}

@@ -10,6 +10,9 @@ import (
 	"github.com/surge-go/surge/outbox/uow"
 )
 
+// deathsKept is how long a run that has died is remembered, unless another one leaves before.
+const deathsKept = 24 * time.Hour
+
 var _ cqrs.Crashes = Crashes{}
 
 // Crashes is a [cqrs.Crashes] in the tables cqrs_runs, with a row for each process of a group that lives, and
@@ -90,9 +93,14 @@ func (Crashes) End(ctx context.Context, group string, ids []string) error {
 }
 
 // Purge forgets at most limit messages that have begun more than age ago and were never delivered again, and returns
-// how many. age must be longer than a bus may wait before it delivers a message again. It needs the unit of work.
+// how many. age must be longer than a bus may wait before it delivers a message again. It also forgets runs that have
+// died more than a day ago, of groups whose runs never end in an orderly way. It needs the unit of work.
 func (Crashes) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
 	tx := uow.DB(ctx)
+	_, err := exec(tx, "purge runs", "DELETE FROM cqrs_runs WHERE expires_at<"+nowOn(tx)+"-?", deathsKept.Microseconds())
+	if err != nil {
+		return 0, err
+	}
 	n, err := exec(tx, "purge what has begun", "DELETE FROM cqrs_begun WHERE (grp,id) IN (SELECT grp,id FROM"+
 		" (SELECT grp,id FROM cqrs_begun WHERE at<"+nowOn(tx)+"-? ORDER BY at LIMIT ?) old)", age.Microseconds(), limit)
 	return int(n), err

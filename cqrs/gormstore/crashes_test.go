@@ -76,6 +76,33 @@ func TestRule06_WhatHasBegunIsCounted(t *testing.T) {
 	})
 }
 
+// A group whose runs always die leaves rows behind, which every sign of life reads.
+func TestDeadRunsAreForgotten(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		var c gormstore.Crashes
+		for run, ttl := range map[string]time.Duration{"long dead": -25 * time.Hour, "dead": -time.Hour, "alive": time.Hour} {
+			f.do(t, func(ctx context.Context) error {
+				_, err := c.Beat(ctx, "g", run, ttl)
+				return err
+			})
+		}
+		f.do(t, func(ctx context.Context) error {
+			_, err := c.Purge(ctx, time.Hour, 10)
+			return err
+		})
+		left := 0
+		f.do(t, func(ctx context.Context) error {
+			peers, err := c.Beat(ctx, "g", "new", time.Hour)
+			left = len(peers)
+			return err
+		})
+		if left != 2 {
+			t.Errorf("%d runs are left, want the one that lives and the one that has just died", left)
+		}
+	})
+}
+
 func TestCrashesNeedATransaction(t *testing.T) {
 	t.Parallel()
 	var c gormstore.Crashes

@@ -64,8 +64,8 @@ func (p *Projections) Lock(ctx context.Context, name string, exclusive bool) (pr
 	return lockModel(tx, name, "FOR UPDATE", "pg_advisory_xact_lock")
 }
 
-// lockModel reads the model's row and locks it. PostgreSQL lets those who share a row's lock overtake for ever who wants
-// it alone, so there they queue for turn, an advisory lock, before they get to the row.
+// lockModel reads the model's row and locks it. PostgreSQL lets those who share a row's lock overtake for ever who
+// wants it alone, so there they queue for turn, an advisory lock, before they get to the row.
 func lockModel(tx *gorm.DB, name, lock, turn string) (projection.Model, error) {
 	if tx.Name() != "postgres" {
 		return readModel(tx, name, "", locking(tx, lock))
