@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/surge-go/surge/cqrs"
 )
 
@@ -175,6 +177,30 @@ func TestRule04_ALeaseFollowsHowLongHandlersTake(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if got := ttls.last.Load(); got != int64(24*time.Second) {
 			t.Errorf("lease = %v, want four times the slowest transaction", time.Duration(got))
+		}
+	})
+}
+
+// A transaction of many slow handlers takes longer than one handler may. If leases were shorter, two processes would take
+// the messages from each other for ever.
+func TestRule04_ALeaseOutlastsATransactionOfSlowHandlers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		ttls := &leases{parking: parking{b}}
+		cfg.Parking, cfg.Lanes, cfg.HandlerTimeout = ttls, 1, 4*time.Second
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(context.Context, note) error { time.Sleep(3 * time.Second); return nil })
+		var all []*message.Message
+		for i := range 10 {
+			all = append(all, noteMsg(fmt.Sprint(i), fmt.Sprint(i), "slow"))
+		}
+		s.oneBatch("shop.commands", all...)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := time.Duration(ttls.last.Load()); got < 27*time.Second { // one may have been a batch of its own
+			t.Errorf("lease = %v after a transaction of ten handlers that take 3 s each", got)
 		}
 	})
 }

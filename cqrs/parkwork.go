@@ -60,10 +60,13 @@ const shortestLease = 5 * time.Second
 
 // leaseFor is how long a leased message belongs to this process, and so how long it waits when the process dies.
 // A lease that ends too early does no harm, for it is checked when the message is consumed: the run is in vain, and
-// the next lease is longer.
+// the next lease is longer. So it may become as long as a transaction's handlers may take one after the other.
 func (r *runner) leaseFor() time.Duration {
-	longest := max(r.p.cfg.HandlerTimeout, 0) + shortestLease
-	return max(shortestLease, min(4*time.Duration(r.slowest.Load()), longest))
+	lease := max(shortestLease, 4*time.Duration(r.slowest.Load()))
+	if limit := r.p.cfg.HandlerTimeout; limit > 0 {
+		lease = min(lease, time.Duration(r.p.cfg.MaxBatch)*limit+shortestLease)
+	}
+	return lease
 }
 
 // took notes how long a transaction took.
