@@ -139,16 +139,18 @@ func (r *Relay) remove(
 		query, args := r.dialect.deletion(table, seqs)
 		return x.exec(query+cond, append(args, more...)...)
 	}
-	where, args := r.dialect.among("seq", seqs)
-	where, args = where+cond, append(args, more...)
 	const kept = "seq, " + columns + ", created_at"
 	into := "INSERT INTO outbox_archive (day, published_at, " + kept + ") SELECT " + r.dialect.today() + ", {now}, " + kept
 	if r.dialect.postgres() {
-		return x.exec("WITH gone AS (DELETE FROM "+table+" WHERE "+where+" RETURNING "+kept+") "+into+" FROM gone", args...)
+		query, args := r.dialect.deletion(table, seqs)
+		query = "WITH gone AS (" + query + cond + " RETURNING " + kept + ") " + into + " FROM gone"
+		return x.exec(query, append(args, more...)...)
 	}
-	if _, err := x.exec(into+" FROM "+table+" WHERE "+where, args...); err != nil {
+	rows, args := r.dialect.rows(table, seqs)
+	args = append(args, more...)
+	if _, err := x.exec(into+" FROM "+rows+cond+r.dialect.update, args...); err != nil { // none is erased meanwhile
 		return 0, err
 	}
-	query, args := r.dialect.deletion(table, seqs)
-	return x.exec(query+cond, append(args, more...)...)
+	query, _ := r.dialect.deletion(table, seqs)
+	return x.exec(query+cond, args...)
 }

@@ -69,17 +69,26 @@ func (d dialect) sql(query string) string {
 	return b.String()
 }
 
-// deletion returns a statement that deletes rows of table by their seq, and its argument. On MySQL and MariaDB it goes
-// from one to the next through the primary key: the plan for a list may be a scan, which waits for rows that an idle
-// transaction has inserted.
-func (d dialect) deletion(table string, seqs []int64) (string, []any) {
-	if d.name == "mysql" {
+// rows says what follows FROM in a statement that locks rows of table by their seq, and its argument. On MySQL and
+// MariaDB it goes from one to the next through the primary key: the plan for a list may be a scan, which waits for rows
+// that an idle transaction has inserted.
+func (d dialect) rows(table string, seqs []int64) (string, []any) {
+	if d.mysql() {
 		list, _ := json.Marshal(seqs) //nolint:errchkjson // integers always encode
-		return "DELETE o FROM JSON_TABLE(?, '$[*]' COLUMNS (n BIGINT PATH '$')) AS j STRAIGHT_JOIN " + table +
+		return "JSON_TABLE(?, '$[*]' COLUMNS (n BIGINT PATH '$')) AS j STRAIGHT_JOIN " + table +
 			" AS o ON o.seq = j.n WHERE true", []any{string(list)}
 	}
 	where, args := d.among("seq", seqs)
-	return "DELETE FROM " + table + " WHERE " + where, args
+	return table + " WHERE " + where, args
+}
+
+// deletion returns a statement that deletes rows of table by their seq, and its argument.
+func (d dialect) deletion(table string, seqs []int64) (string, []any) {
+	rows, args := d.rows(table, seqs)
+	if d.mysql() {
+		return "DELETE o FROM " + rows, args
+	}
+	return "DELETE FROM " + rows, args
 }
 
 // among returns a condition that column is one of values, and its argument if it has one. The statement's text

@@ -57,19 +57,23 @@ func (o *Outbox) erase(x execer, key, topic string) (e Erased, err error) {
 	if topic != "" {
 		where, args = where+" AND topic = ?", append(args, topic)
 	}
+	// In the order in which messages move, so that none that does meanwhile is missed. Dead ones may be replayed.
 	for _, t := range []struct {
 		name string
 		n    *int64
 	}{
+		{"outbox_dead", &e.Dead},
 		{"outbox_scheduled", &e.Scheduled},
 		{"outbox", &e.Waiting},
 		{"outbox_retry", &e.Retrying},
 		{"outbox_dead", &e.Dead},
 		{"outbox_archive", &e.Archived},
 	} {
-		if *t.n, err = x.exec("DELETE FROM "+t.name+" WHERE "+where, args...); err != nil {
+		n, err := x.exec("DELETE FROM "+t.name+" WHERE "+where, args...)
+		if err != nil {
 			return e, err
 		}
+		*t.n += n
 	}
 	return e, nil
 }

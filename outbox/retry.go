@@ -321,10 +321,10 @@ func (r *Relay) moveRows(ctx context.Context, conn gorm.ConnPool, moves []move, 
 	if len(seqs) == 0 {
 		return nil
 	}
-	where, args := r.dialect.among("seq", seqs)
+	rows, args := r.dialect.rows("outbox", seqs)
 	const cols = "seq, " + columns + ", created_at"
 	_, err := conn.ExecContext(ctx, r.dialect.sql("INSERT INTO outbox_retry ("+cols+", attempts, due_at, error) SELECT "+
-		cols+", 0, 0, '' FROM outbox WHERE "+where), args...)
+		cols+", 0, 0, '' FROM "+rows+r.dialect.update), args...) // locked, so that none is erased before it is deleted
 	if err != nil {
 		return err
 	}

@@ -185,10 +185,10 @@ func (r *Relay) settleFailed(ctx context.Context, conn gorm.ConnPool, rec *recor
 func (r *Relay) bury(ctx context.Context, conn gorm.ConnPool, rec *record, attempts int, cause error) error {
 	const cols = "seq, " + columns + ", created_at"
 	r.cfg.Logger.Error("outbox message given up", "topic", rec.topic, "id", rec.id, "attempts", attempts, "error", cause)
-	_, err := conn.ExecContext(ctx, r.dialect.sql("INSERT INTO outbox_dead ("+cols+
+	n, err := execer{ctx, conn, r.dialect}.exec("INSERT INTO outbox_dead ("+cols+
 		", attempts, error, died_at, state, actor, reason, acted_at) SELECT "+cols+
-		", 0, '', {now}, 'dead', '', '', 0 FROM outbox_retry WHERE seq = ?"), rec.seq)
-	if err != nil {
+		", 0, '', {now}, 'dead', '', '', 0 FROM outbox_retry WHERE seq = ?"+r.dialect.update, rec.seq)
+	if err != nil || n == 0 { // it was erased
 		return err
 	}
 	_, err = conn.ExecContext(ctx, r.dialect.sql("UPDATE outbox_dead SET attempts = ?, error = ? WHERE seq = ?"),
