@@ -50,6 +50,7 @@ func BenchmarkOutboxDrainDeep(b *testing.B) {
 	const n = 50_000
 	deep := scaled(b, 100_000)
 	long, short := newTable(b, openPostgres(b)), newTable(b, openPostgres(b))
+	long.written, short.written = true, true
 	contest(b, "msg/s",
 		contender{name: "deep", round: func(b *testing.B) (int, time.Duration) { return long.drain(b, deep, n) }},
 		contender{name: "shallow", round: short.round(n)},
@@ -58,8 +59,9 @@ func BenchmarkOutboxDrainDeep(b *testing.B) {
 
 // A table is an outbox to be drained.
 type table struct {
-	db  *database
-	box *outbox.Outbox
+	db      *database
+	box     *outbox.Outbox
+	written bool // what filling it left in the server's memory is on disk before the clock starts
 }
 
 func newTable(b *testing.B, db *database) *table {
@@ -98,6 +100,9 @@ func (t *table) drain(b *testing.B, depth, n int) (int, time.Duration) {
 	}
 	t.fill(b, 0, depth)
 	t.db.exec(b, "VACUUM ANALYZE outbox")
+	if t.written {
+		t.db.exec(b, "CHECKPOINT")
+	}
 	to := newSink(n)
 	then := t.db.cost(b)
 	took := t.relay(b, to, to)
