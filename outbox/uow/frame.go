@@ -32,6 +32,7 @@ type frame struct {
 	bound     bool  // something was prepared for it before any savepoint: only a rollback of everything undoes that
 	poisoned  error // PostgreSQL: a statement failed, and nothing works until a rollback
 	over      bool
+	running   int // statements under way, those of frames inside included
 }
 
 // frame begins a frame; parent is nil for a part.
@@ -102,15 +103,47 @@ func (f *frame) nested(ctx context.Context, fn func(context.Context) error) erro
 func (f *frame) usable() error {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
+	return f.unusable()
+}
+
+// unusable is usable for who holds tx.mu. A frame has ended with those around it: a part that was given up may still
+// have one of its own.
+func (f *frame) unusable() error {
+	for g := f; g != nil; g = g.parent {
+		if g.over {
+			return errEnded
+		}
+	}
 	switch {
-	case f.over:
-		return errEnded
 	case f.tx.doom != nil:
 		return fmt.Errorf("%w: %w", ErrDoomed, f.tx.doom)
 	case f.poisoned != nil:
 		return fmt.Errorf("%w: %w", ErrDoomed, f.poisoned)
 	}
 	return nil
+}
+
+// begin counts a statement as under way until done is called, or says why it may not run.
+func (f *frame) begin(allowed bool) error {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	if err := f.unusable(); err != nil && !allowed {
+		return err
+	}
+	f.count(1)
+	return nil
+}
+
+func (f *frame) done() {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	f.count(-1)
+}
+
+func (f *frame) count(n int) {
+	for ; f != nil; f = f.parent {
+		f.running += n
+	}
 }
 
 func (f *frame) sound() bool { return f.failure() == nil }
@@ -147,20 +180,21 @@ func (f *frame) keep() {
 }
 
 // undo undoes what the frame did, and reports whether the transaction can go on. If it cannot, it is ruined
-// by cause, and a later run will have savepoints.
+// by cause, and a later run will have savepoints. A statement that is still under way, of a goroutine that fn has left
+// behind, may write after everything that could be done here.
 func (f *frame) undo(cause error) bool {
 	t := f.tx
 	t.mu.Lock()
 	t.cut(f.marks)
-	clean := !f.wrote && f.poisoned == nil
+	clean, still := !f.wrote && f.poisoned == nil, f.running == 0
 	savepoint, doomed := f.savepoint, t.doom != nil
 	t.mu.Unlock()
 	switch {
 	case doomed:
 		return false
-	case savepoint != "" && !f.bound:
+	case savepoint != "" && !f.bound && still:
 		return f.rollbackTo(savepoint)
-	case clean:
+	case clean && still:
 		return true
 	}
 	t.ruin(&restart{cause})

@@ -202,12 +202,12 @@ func collect[T any](
 	if f == nil {
 		return ErrNoTransaction
 	}
-	if err := f.usable(); err != nil {
-		return err
-	}
 	t := f.tx
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := f.unusable(); err != nil {
+		return err
+	}
 	if t.gathers[owner] == nil {
 		if t.gathers == nil {
 			t.gathers = map[any]gather{}
@@ -234,11 +234,11 @@ func AfterCommit(ctx context.Context, fn func()) error {
 	if fn == nil {
 		return errors.New("uow: AfterCommit needs a function, got nil")
 	}
-	if err := f.usable(); err != nil {
-		return err
-	}
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
+	if err := f.unusable(); err != nil {
+		return err
+	}
 	f.tx.after = append(f.tx.after, fn)
 	return nil
 }

@@ -80,14 +80,22 @@ func (p *pool) Rollback() error { return errOwner }
 // GetDBConn serves gorm.DB.DB, which migrators call.
 func (p *pool) GetDBConn() (*sql.DB, error) { return p.f.tx.unit.sql, nil }
 
-// before says why a statement may not run, and sets the savepoint it needs.
+// before says why a statement may not run, and sets the savepoint it needs. If it may, after must be called.
 func (p *pool) before(ctx context.Context, k kind) error {
-	if err := p.f.usable(); err != nil {
-		if p.allowed(k) {
-			return nil
+	if err := p.f.begin(false); err != nil {
+		if !p.allowed(k) {
+			return err
 		}
-		return err
+		return p.f.begin(true)
 	}
+	err := p.prepare(ctx, k)
+	if err != nil {
+		p.f.done()
+	}
+	return err
+}
+
+func (p *pool) prepare(ctx context.Context, k kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -118,6 +126,7 @@ func (p *pool) after(k kind, err error, wrote bool) {
 	ended := err != nil && (t.unit.dialect.ends(err) || t.gone(err))
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p.f.count(-1)
 	switch {
 	case err == nil:
 		p.f.wrote = p.f.wrote || wrote
