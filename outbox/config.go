@@ -61,7 +61,7 @@ type RelayConfig struct {
 	// Poison gives the policy of a topic. nil means BlockKey for all.
 	Poison func(topic string) Poison
 	// Grace is how long Run waits, once its context has ended, for a Publish under way; then the context of its
-	// messages ends and it waits as long again. 0 means 10 s.
+	// messages ends and it waits as long again, and as long for the database to delete what was published. 0 means 10 s.
 	Grace time.Duration
 	// StuckAfter is how long messages may fail to leave before Healthy complains. 0 means 30 s.
 	StuckAfter time.Duration

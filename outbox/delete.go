@@ -35,7 +35,7 @@ func (r *Relay) deleteLoop(ctx context.Context) {
 		}
 		r.begin(choreDelete)
 		r.measureDelay(ctx, batch)
-		held, err := r.deleteRows(context.WithoutCancel(ctx), batch)
+		held, err := r.deleteRows(r.writing, batch)
 		r.end(choreDelete, err)
 		left := r.settleAcked(batch, held, err)
 		if err == nil {

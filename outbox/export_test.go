@@ -21,7 +21,7 @@ func StoreMove(ctx context.Context, o *Outbox, seq int64, shard int, read, now i
 	if err != nil {
 		return false, err
 	}
-	r.reset(ctx)
+	r.reset(ctx, ctx)
 	r.held[shard] = now
 	r.enqueueMove(record{seq: seq, shard: shard, epoch: read})
 	err = r.unit.Do(ctx, func(ctx context.Context) error {

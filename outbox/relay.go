@@ -40,6 +40,7 @@ type Relay struct {
 type state struct {
 	owner    string          // unique to this Run
 	sending  context.Context // of the messages; ends when Grace is over
+	writing  context.Context // of what is written down about them; ends as long after the last Publish
 	workers  sync.WaitGroup
 	stopping chan struct{} // closed when nothing new is to be published
 
@@ -123,7 +124,9 @@ func (r *Relay) run(ctx context.Context) error {
 	}
 	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
-	r.reset(sending)
+	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	r.reset(sending, writing)
 	if err := r.tendArchive(ctx); err != nil { // before the first row goes there
 		r.cfg.Logger.Warn("outbox cannot tend its archive", "error", err)
 	}
@@ -144,7 +147,9 @@ func (r *Relay) run(ctx context.Context) error {
 	first.Wait()
 	err := r.awaitWorkers(abandon)
 	finish()
+	late := time.AfterFunc(r.cfg.Grace, giveUp)
 	second.Wait()
+	late.Stop()
 	r.unexpire()
 	if err == nil {
 		r.release(context.WithoutCancel(ctx))
@@ -160,13 +165,13 @@ func (r *Relay) stop() {
 	r.freed.Broadcast()
 }
 
-func (r *Relay) reset(sending context.Context) {
+func (r *Relay) reset(sending, writing context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	paused := r.paused
 	r.state = &state{
 		freed: sync.NewCond(&r.mu),
-		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, stopping: make(chan struct{}),
+		owner: r.cfg.Owner + "#" + rand.Text()[:8], sending: sending, writing: writing, stopping: make(chan struct{}),
 		held: map[int]int64{}, topics: map[string]*topic{}, calls: map[*call]struct{}{}, blocked: map[lane]*blockade{},
 		paused: paused, rate: rate{began: time.Now()},
 	}

@@ -113,7 +113,7 @@ func (r *Relay) retryLoop(ctx context.Context) {
 	for tries := 0; ; {
 		ended := ctx.Err() != nil
 		r.begin(choreRetry)
-		err := r.retryRound(context.WithoutCancel(ctx))
+		err := r.retryRound(r.writing)
 		r.end(choreRetry, err)
 		if ended {
 			return

@@ -233,3 +233,28 @@ func TestMoveOfAnEarlierLeaseIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// A delete that gets no answer does not keep the relay from ending.
+func TestRunEndsThoughADeleteHangs(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	f := serve(t, db, &scripted{}, outbox.RelayConfig{Grace: 200 * time.Millisecond})
+	f.relay.Pause()
+	f.publish(t, "topic", "k", "1")
+	tx := db.Begin()
+	if err := tx.Exec("SELECT seq FROM outbox FOR UPDATE").Error; err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	f.relay.Resume()
+	within(t, "it is published", func() bool { return f.relay.Published() == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- f.stop() }()
+	within(t, "Run returns", func() bool { return len(ended) == 1 })
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s, err := f.box.Stats(context.Background()); err != nil || s.Depth != 1 {
+		t.Errorf("depth %d, %v", s.Depth, err)
+	}
+}
