@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,4 +194,32 @@ func TestUnhealthyWhenScheduledMessagesAreLocked(t *testing.T) {
 	f.unwell(t, "another transaction has locked the messages that are due")
 	tx.Rollback()
 	f.well(t)
+}
+
+// Messages that are tried one by one are so many calls of Publish, none of which lasts long.
+func TestATryIsNoLongCall(t *testing.T) {
+	t.Parallel()
+	var relay atomic.Pointer[outbox.Relay]
+	var returned time.Time // the last call
+	to := &scripted{script: func(_ string, msgs []*message.Message) error {
+		defer func() { returned = time.Now() }()
+		r := relay.Load()
+		if r == nil || len(msgs) > 1 {
+			return errors.New("refused")
+		}
+		for _, p := range r.Progress().Topics {
+			if since := time.Since(returned); p.Publishing > since {
+				t.Errorf("a call is said to have run for %v, the last one ended %v ago", p.Publishing, since)
+			}
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{})
+	f.relay.Pause()
+	for _, k := range keys(20) {
+		f.publish(t, "topic", k, k)
+	}
+	relay.Store(f.relay)
+	f.relay.Resume()
+	f.drain(t)
 }

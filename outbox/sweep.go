@@ -105,7 +105,7 @@ func (s *sweep) pass(from, to int) {
 			return // it is up
 		}
 		l := s.batch[i].lane()
-		if s.held[l] = s.held[l] || !s.relay.sendable(&s.batch[i]); s.held[l] {
+		if s.held[l] = s.held[l] || !s.relay.sendable(s.topic, &s.batch[i]); s.held[l] {
 			continue
 		}
 		_, err := s.relay.send(s.topic.name, s.batch[i:i+1])
@@ -145,8 +145,9 @@ func (s *sweep) forgive() {
 	}
 }
 
-// sendable reports whether the relay may still publish a message: it goes on, and its leases last.
-func (r *Relay) sendable(rec *record) bool {
+// sendable reports whether the relay may still publish a message, and then notes that it does: it goes on, and its
+// leases last.
+func (r *Relay) sendable(t *topic, rec *record) bool {
 	select {
 	case <-r.stopping:
 		return false
@@ -154,5 +155,9 @@ func (r *Relay) sendable(rec *record) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fresh() && r.mine(rec)
+	if !r.fresh() || !r.mine(rec) {
+		return false
+	}
+	t.sentAt = time.Now()
+	return true
 }
