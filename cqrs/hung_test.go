@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,3 +232,43 @@ func hangsOutside(t *testing.T, where string) {
 		t.Errorf("after it has returned: %+v", st)
 	}
 }
+
+// A batch handler that was given up keeps its messages: those that run one by one are not the same in memory.
+func TestRule06_AHungBatchHandlerKeepsItsMessages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Lanes = 1
+		c := cqrs.NewCatalog(cqrs.Event[tags]{Name: "shop.tags", Topic: "shop.events"})
+		s := newService(t, b, c, cfg)
+		release, returned := make(chan struct{}), make(chan struct{})
+		var hung atomic.Bool
+		s.p.Consume(func(_ context.Context, ds []*cqrs.Delivery) error {
+			if hung.CompareAndSwap(false, true) {
+				defer close(returned)
+				<-release
+			}
+			for _, d := range ds {
+				d.Message.(tags).Names["seen"]++
+				if n := d.Message.(tags).Names["seen"]; n != 1 {
+					t.Errorf("seen %d times", n)
+				}
+				d.Err = nil
+			}
+			return nil
+		}, cqrs.FromTypes("shop.tags"))
+		payload := `{"Names":{}}`
+		s.oneBatch("shop.events", msg("1", "shop.tags", "a", payload), msg("2", "shop.tags", "b", payload),
+			msg("3", "shop.tags", "c", payload))
+		time.Sleep(time.Minute)
+		close(release)
+		<-returned
+		synctest.Wait()
+		if st := s.p.Stats(); st.Handled != 3 {
+			t.Errorf("stats = %+v", st)
+		}
+	})
+}
+
+type tags struct{ Names map[string]int }

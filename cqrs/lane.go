@@ -187,8 +187,10 @@ func (l *lane) leave(items ...*item) {
 		e.keys = []string{heldKey(items[0])}
 	}
 	for _, it := range items {
-		d := *it.d
-		it.d = &d
+		d := it.d // without Err, which it may be writing
+		it.d = &Delivery{
+			Envelope: d.Envelope, Topic: d.Topic, Payload: d.Payload, Metadata: d.Metadata, Message: d.Message,
+		}
 	}
 	l.r.p.hung.add(e)
 	l.r.p.log.Error("handler does not return", "what", e.what, "messages", len(items))

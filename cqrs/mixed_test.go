@@ -181,8 +181,8 @@ func TestRule04_ALeaseFollowsHowLongHandlersTake(t *testing.T) {
 	})
 }
 
-// A transaction of many slow handlers takes longer than one handler may. If leases were shorter, two processes would take
-// the messages from each other for ever.
+// A transaction of many slow handlers takes longer than one handler may. If leases were shorter, two processes would
+// take the messages from each other for ever.
 func TestRule04_ALeaseOutlastsATransactionOfSlowHandlers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

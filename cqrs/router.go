@@ -3,6 +3,7 @@ package cqrs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -64,7 +65,7 @@ func Middleware(m message.HandlerMiddleware) Behavior {
 	return func(ctx context.Context, d *Delivery, next func(context.Context) error) error {
 		msg := message.NewMessage(d.Envelope.ID, d.Payload)
 		if d.Metadata != nil {
-			msg.Metadata = d.Metadata
+			msg.Metadata = maps.Clone(d.Metadata) // what a middleware notes there is not the sender's
 		}
 		msg.SetContext(ctx)
 		made, err := m(func(msg *message.Message) ([]*message.Message, error) { return nil, next(msg.Context()) })(msg)

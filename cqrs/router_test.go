@@ -121,3 +121,31 @@ func TestMiddlewareIsABehavior(t *testing.T) {
 		}
 	})
 }
+
+// What a middleware notes in the headers, as PoisonQueue does, stays with it: a message that is parked has its own.
+func TestAMiddlewareDoesNotChangeTheMessage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Behaviors = []cqrs.Behavior{
+			cqrs.Middleware(func(h message.HandlerFunc) message.HandlerFunc {
+				return func(m *message.Message) ([]*message.Message, error) {
+					m.Metadata["reason_poisoned"] = "no"
+					return h(m)
+				}
+			}),
+		}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(context.Context, note) error { return errors.New("no") })
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "a", "one"))
+		synctest.Wait()
+		b.read(func(st *tables) {
+			if len(st.parked) != 1 || st.parked[0].Metadata["reason_poisoned"] != "" {
+				t.Errorf("parked: %+v", st.parked)
+			}
+		})
+	})
+}

@@ -107,6 +107,9 @@ func (b *batch) guard(rt *route, items []*item, f func(*hand) error) error {
 			items[0].verdict = err // whatever becomes of this transaction, it has had its run
 		} else {
 			alone(items)
+			for _, it := range items {
+				it.ready = false // decoded anew: what it was decoded to is still in the other's hands
+			}
 		}
 	}
 	return err
