@@ -57,19 +57,26 @@ func (o *Outbox) erase(x execer, key, topic string) (e Erased, err error) {
 	if topic != "" {
 		where, args = where+" AND topic = ?", append(args, topic)
 	}
-	// In the order in which messages move, so that none that does meanwhile is missed. Dead ones may be replayed.
+	var today int64
+	if err := x.conn.QueryRowContext(x.ctx, x.dialect.sql("SELECT "+x.dialect.today())).Scan(&today); err != nil {
+		return e, err
+	}
+	recent := " AND day >= " + itoa(today-1)
+	// In the order in which messages move, so that none that does meanwhile is missed. Dead ones may be replayed. Relays
+	// wait for what is locked in their tables, so these come after the archive, of which the end is read again.
 	for _, t := range []struct {
-		name string
-		n    *int64
+		name, more string
+		n          *int64
 	}{
-		{"outbox_dead", &e.Dead},
-		{"outbox_scheduled", &e.Scheduled},
-		{"outbox", &e.Waiting},
-		{"outbox_retry", &e.Retrying},
-		{"outbox_dead", &e.Dead},
-		{"outbox_archive", &e.Archived},
+		{"outbox_archive", "", &e.Archived},
+		{"outbox_dead", "", &e.Dead},
+		{"outbox_scheduled", "", &e.Scheduled},
+		{"outbox", "", &e.Waiting},
+		{"outbox_retry", "", &e.Retrying},
+		{"outbox_dead", "", &e.Dead},
+		{"outbox_archive", recent, &e.Archived},
 	} {
-		n, err := x.exec("DELETE FROM "+t.name+" WHERE "+where, args...)
+		n, err := x.exec("DELETE FROM "+t.name+" WHERE "+where+t.more, args...)
 		if err != nil {
 			return e, err
 		}

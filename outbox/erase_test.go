@@ -121,3 +121,41 @@ func TestRule35_AReplayedMessageIsErased(t *testing.T) {
 		t.Errorf("%d rows are kept", n)
 	}
 }
+
+// What is archived while it is erased is not kept.
+func TestRule35_AMessageOnItsWayToTheArchiveIsErased(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	box, unit := newOutbox(t, db)
+	_, relay := newOutbox(t, db)
+	erased := make(chan error, 1)
+	err := relay.Do(context.Background(), func(ctx context.Context) error {
+		m := message.NewMessage("1", nil)
+		m.Metadata.Set(outbox.HeaderKey, "k")
+		err := unit.Do(context.Background(), func(ctx context.Context) error {
+			m.SetContext(ctx)
+			return box.Publish("topic", m)
+		})
+		if err != nil {
+			return err
+		}
+		err = uow.DB(ctx).Exec(`WITH gone AS (DELETE FROM outbox RETURNING *)
+			INSERT INTO outbox_archive SELECT extract(epoch FROM now())::bigint / 86400, *, 0 FROM gone`).Error
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, err := box.Erase(context.Background(), "k", "", why)
+			erased <- err
+		}()
+		somebodyWaits(ctx, t, db)
+		return nil
+	})
+	if err := errors.Join(err, <-erased); err != nil {
+		t.Fatal(err)
+	}
+	var n int64
+	if err := db.Raw("SELECT count(*) FROM outbox_archive").Row().Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d are archived, %v", n, err)
+	}
+}
