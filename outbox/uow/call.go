@@ -2,7 +2,7 @@ package uow
 
 import (
 	"context"
-	"runtime/debug"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -13,17 +13,18 @@ const (
 	left         // its context ended first
 )
 
-// A call is one caller of Do. fn runs on the caller's goroutine, whenever a writer passes it the turn.
+// A call is one caller of Do.
 type call struct {
 	ctx   context.Context
 	fn    func(context.Context) error
 	state atomic.Int32
-	turn  chan *attempt // nil ends the call; room for one, so that a writer never waits for a caller
+	busy  atomic.Int32  // who still has it: the writer, and the runner that was given up with its fn
+	ended chan struct{} // closed when nobody has it any more
 
-	// Written by the writer before it ends the call.
+	// Written by who has it.
 	err      error
 	panicked *panicked
-	exited   bool // the caller's goroutine ended inside fn
+	exited   bool // fn ended its goroutine
 }
 
 type panicked struct {
@@ -32,64 +33,39 @@ type panicked struct {
 }
 
 func newCall(ctx context.Context, fn func(context.Context) error) *call {
-	return &call{ctx: ctx, fn: fn, turn: make(chan *attempt, 1)}
+	c := &call{ctx: ctx, fn: fn, ended: make(chan struct{})}
+	c.busy.Store(1)
+	return c
 }
 
-// wait runs fn whenever it is this caller's turn, until a writer ends the call.
+// wait waits for the outcome. A panic of fn, and its runtime.Goexit, go on here.
 func (c *call) wait() error {
-	gone := c.ctx.Done()
-	for {
-		select {
-		case a := <-c.turn:
-			if a == nil {
-				return c.result()
-			}
-			a.run(c.fn)
-		case <-gone:
-			if c.state.CompareAndSwap(queued, left) {
-				return c.ctx.Err()
-			}
-			gone = nil
+	select {
+	case <-c.ended:
+	case <-c.ctx.Done():
+		if c.state.CompareAndSwap(queued, left) {
+			return c.ctx.Err()
 		}
+		<-c.ended
 	}
-}
-
-func (c *call) result() error {
 	if c.panicked != nil {
 		panic(c.panicked.value)
+	}
+	if c.exited {
+		runtime.Goexit()
 	}
 	return c.err
 }
 
-// end answers the caller. Each call is ended exactly once.
+// end answers the caller, as soon as fn does not run any more. Each call is ended exactly once.
 func (c *call) end(err error) {
 	c.err = err
-	c.turn <- nil
+	c.leave()
 }
 
-// An attempt is one run of a call's fn in one transaction.
-type attempt struct {
-	ctx  context.Context
-	done chan struct{}
-
-	// Written before done is closed.
-	err      error
-	panicked *panicked
-	exited   bool
-}
-
-func (a *attempt) run(fn func(context.Context) error) {
-	returned := false
-	defer func() {
-		if !returned {
-			if v := recover(); v != nil {
-				a.panicked = &panicked{v, debug.Stack()}
-			} else {
-				a.exited = true
-			}
-		}
-		close(a.done)
-	}()
-	a.err = fn(a.ctx)
-	returned = true
+// leave is called by everyone who has the call, once.
+func (c *call) leave() {
+	if c.busy.Add(-1) == 0 {
+		close(c.ended)
+	}
 }

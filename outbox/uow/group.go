@@ -1,9 +1,7 @@
 package uow
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -35,15 +33,23 @@ func (u *UnitOfWork) enqueue(c *call) {
 	}
 }
 
+// A writer runs transactions, one after the other.
+type writer struct {
+	*UnitOfWork
+	runner *runner // of the parts; nil until it is needed
+}
+
 // write runs transactions until the queue is empty.
 func (u *UnitOfWork) write() {
+	w := &writer{UnitOfWork: u}
+	defer w.dismiss()
 	for {
 		batch, more := u.take()
 		if !more {
 			return
 		}
 		if len(batch) > 0 {
-			u.settle(batch, 0, false)
+			w.settle(batch, 0, false)
 		}
 	}
 }
@@ -108,37 +114,37 @@ func (u *UnitOfWork) linger() {
 }
 
 // settle runs batch until each of its calls has its answer.
-func (u *UnitOfWork) settle(batch []*call, tries int, savepoints bool) {
+func (w *writer) settle(batch []*call, tries int, savepoints bool) {
 	var alone []*call
 	for restarts := 0; len(batch) > 0; restarts++ {
 		solo := len(batch) == 1
 		savepoints = savepoints || restarts >= maxRestarts
-		r := u.try(batch, savepoints)
+		r := w.try(batch, savepoints)
 		switch {
 		case r.err == nil:
-			u.answer(batch)
+			w.answer(batch)
 			batch = nil
 		case solo && r.nested && !r.final && !savepoints:
-			u.stats.restarts.Add(1)
+			w.stats.restarts.Add(1)
 			savepoints = true // a part of it has to be undone, which does not mean that it fails
 		case r.culprit != nil:
-			u.stats.restarts.Add(1)
+			w.stats.restarts.Add(1)
 			batch = slices.DeleteFunc(slices.Clone(batch), func(c *call) bool { return c == r.culprit })
 			if r.final || solo {
-				u.fail(r.culprit, r.err)
+				w.fail(r.culprit, r.err)
 			} else {
 				alone = append(alone, r.culprit)
 			}
-		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && tries >= u.cfg.Retries,
+		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && tries >= w.cfg.Retries,
 			!r.transient && (solo || r.unbegun):
 			for _, c := range batch {
-				u.fail(c, r.err)
+				w.fail(c, r.err)
 			}
 			batch = nil
 		default:
 			if r.transient {
-				u.stats.retries.Add(1)
-				u.cfg.Logger.Debug("transaction runs again", "parts", len(batch), "try", tries+1, "error", r.err)
+				w.stats.retries.Add(1)
+				w.cfg.Logger.Debug("transaction runs again", "parts", len(batch), "try", tries+1, "error", r.err)
 				backoff(tries)
 				tries++
 			}
@@ -146,13 +152,13 @@ func (u *UnitOfWork) settle(batch []*call, tries int, savepoints bool) {
 			if r.unbegun { // halves would fail as the whole did, one after the other
 				half = len(batch)
 			}
-			u.settle(batch[:half], tries, savepoints)
-			u.settle(batch[half:], tries, savepoints)
+			w.settle(batch[:half], tries, savepoints)
+			w.settle(batch[half:], tries, savepoints)
 			batch = nil
 		}
 	}
 	for _, c := range alone {
-		u.settle([]*call{c}, 0, true)
+		w.settle([]*call{c}, 0, true)
 	}
 }
 
@@ -169,9 +175,7 @@ func (u *UnitOfWork) fail(c *call, err error) {
 	if c.panicked != nil {
 		u.cfg.Logger.Error("part panicked", "panic", c.panicked.value, "stack", string(c.panicked.stack))
 	}
-	if !c.exited {
-		c.end(err)
-	}
+	c.end(err)
 }
 
 // backoff waits 1 ms, 2 ms, 4 ms … at most 128 ms, each with full jitter.
@@ -193,78 +197,29 @@ type result struct {
 }
 
 // try runs the parts of batch in one transaction.
-func (u *UnitOfWork) try(batch []*call, savepoints bool) result {
-	t, err := u.begin(savepoints, len(batch) > 1)
+func (w *writer) try(batch []*call, savepoints bool) result {
+	t, err := w.begin(savepoints, len(batch) > 1)
 	if err != nil {
-		return result{err: err, transient: u.dialect.transient(err), unbegun: true}
+		return result{err: err, transient: w.dialect.transient(err), unbegun: true}
 	}
 	defer t.close()
 	if err := t.prepare(batch); err != nil {
 		t.rollback()
 		return t.blameHook(err)
 	}
-	for _, c := range batch {
-		if c.exited {
-			continue
-		}
-		if r := t.part(c); r.err != nil {
-			t.rollback()
-			return r
-		}
+	if r := w.parts(t, batch); r.err != nil {
+		t.rollback()
+		return r
 	}
 	if err := t.flush(); err != nil {
 		t.rollback()
 		return t.blameHook(err)
 	}
 	if err := t.commit(); err != nil {
-		return result{err: err, transient: u.dialect.transient(err)}
+		return result{err: err, transient: w.dialect.transient(err)}
 	}
 	t.announce()
 	return result{}
-}
-
-// part passes the turn to c and waits until its fn has returned, or its time is up.
-func (t *transaction) part(c *call) result {
-	c.err, c.panicked = nil, nil
-	f := t.frame(nil, preparedOf(c.ctx))
-	f.bound = f.prepared.binds() // what was written for it when the transaction began goes with it
-	f.wrote = f.bound
-	ctx, cancel := t.partContext(c.ctx, f)
-	defer cancel()
-	a := &attempt{ctx: ctx, done: make(chan struct{})}
-	c.turn <- a
-	select {
-	case <-a.done:
-	case <-ctx.Done():
-		select {
-		case <-a.done:
-		default:
-			f.end()
-			t.ruin(errHung) // for the frames inside f
-			return result{err: errHung, culprit: c, final: true}
-		}
-	}
-	f.end()
-	c.panicked, c.exited = a.panicked, a.exited
-	broken := a.panicked != nil || a.exited
-	if broken && a.err == nil {
-		a.err = errBroken
-	}
-	if a.err == nil && f.sound() {
-		f.keep()
-		return result{}
-	}
-	if a.err == nil { // fn swallowed an error that ended the transaction
-		a.err = fmt.Errorf("%w: %w", ErrDoomed, f.failure())
-	}
-	nested := errors.As(t.cause(), new(*restart))
-	if f.undo(a.err) {
-		c.err = a.err
-		return result{}
-	}
-	r := t.blame(c, a.err)
-	r.nested, r.final = nested, broken || ctx.Err() != nil
-	return r
 }
 
 // blameHook is blame for what was prepared or gathered, where a nested Do may have failed too.
@@ -285,13 +240,4 @@ func (t *transaction) blame(c *call, err error) result {
 		return result{err: err, transient: true}
 	}
 	return result{err: err, culprit: c}
-}
-
-// partContext gives fn the caller's values and the transaction, and our deadline in place of the caller's.
-func (t *transaction) partContext(caller context.Context, f *frame) (context.Context, context.CancelFunc) {
-	ctx := context.WithValue(context.WithoutCancel(caller), frameKey{}, f)
-	if t.unit.cfg.PartTimeout < 0 {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeoutCause(ctx, t.unit.cfg.PartTimeout, errHung)
 }
