@@ -89,7 +89,11 @@ func (l *lane) run(ctx context.Context) error {
 // process applies a batch to its end. What fails is tried again in halves, so that what stands before an event that
 // cannot be applied is; there the lane waits. Nothing is skipped, but for dead letters.
 func (l *lane) process(ctx context.Context, batch []*event) error {
-	for size, failures := len(batch), 0; len(batch) > 0; {
+	size, failures := len(batch), 0
+	for {
+		if batch = l.current(batch); len(batch) == 0 {
+			return nil
+		}
 		n := min(size, len(batch))
 		err := l.apply(ctx, batch[:n])
 		var wait time.Duration
@@ -118,9 +122,36 @@ func (l *lane) process(ctx context.Context, batch []*event) error {
 				failures = 0
 			}
 		}
-		pause(ctx, wait)
+		l.pause(ctx, batch[0], wait)
 	}
-	return nil
+}
+
+// current gives back what a session has taken from us. That begins with the last message, so none overtakes another.
+// Its new owner, or we in the next session, go on at the checkpoint; meanwhile the whole group may wait for us.
+func (l *lane) current(batch []*event) []*event {
+	if !l.ordered {
+		return batch
+	}
+	rest := batch[:0]
+	for _, e := range batch {
+		if e.msg.Context().Err() != nil {
+			e.msg.Nack()
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	return rest
+}
+
+// pause waits before e is tried again, or until its session has ended.
+func (l *lane) pause(ctx context.Context, e *event, d time.Duration) {
+	if l.ordered {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(e.msg.Context(), cancel)()
+	}
+	pause(ctx, d)
 }
 
 // heldPoll is how often a lane of the live model looks whether its shadow is level.

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/projection"
@@ -106,4 +110,45 @@ func TestTheLiveModelIsNotHeldAllTheTime(t *testing.T) {
 			return true, ""
 		})
 	}
+}
+
+// A lane that stands still gives its messages back when its session ends: the whole group may wait for that.
+func TestAPoisonedPartitionIsGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	var mu sync.Mutex
+	var delivered []*message.Message
+	w.bus.ends = true
+	w.bus.delivered = func(m *message.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		delivered = append(delivered, m)
+	}
+	cfg := w.config()
+	cfg.MaxBatch, cfg.Retry = 4, cqrs.Retry{Min: time.Hour, Max: time.Hour}
+	p, err := projection.New("notes", w.catalog, w.work, w.store, w.bus, cfg)
+	must(t, err)
+	var tried atomic.Bool
+	projection.On(p, func(context.Context, []Noted) error { tried.Store(true); return errors.New("poison") })
+	w.run(p)
+	w.publish(1, 20, "b")
+	eventually(t, "all are delivered", func() (bool, string) {
+		mu.Lock()
+		defer mu.Unlock()
+		return tried.Load() && len(delivered) == 20, fmt.Sprint(len(delivered))
+	})
+	mu.Lock()
+	old := delivered
+	mu.Unlock()
+	w.bus.rebalance()
+	eventually(t, "the old session's messages are given back", func() (bool, string) {
+		for i, m := range old {
+			select {
+			case <-m.Nacked():
+			default:
+				return false, fmt.Sprint(i)
+			}
+		}
+		return true, ""
+	})
 }

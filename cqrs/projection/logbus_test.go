@@ -19,6 +19,8 @@ type logbus struct {
 	epoch     int
 	retention time.Duration
 	compacted bool
+	ends      bool                     // a rebalance ends the contexts of what was delivered
+	delivered func(m *message.Message) // called with what is delivered; nil: nothing
 }
 
 type partition struct {
@@ -136,11 +138,28 @@ func (s *logSubscriber) Close() error {
 	return nil
 }
 
+type session struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+func newSession(ctx context.Context) *session {
+	s := &session{}
+	s.ctx, s.end = context.WithCancel(ctx)
+	return s
+}
+
 // read delivers a partition, from where begin says whenever there was a rebalance.
 func (s *logSubscriber) read(topic string, partition int32, out chan<- *message.Message) {
+	session := newSession(s.ctx)
+	defer func() { session.end() }()
 	for epoch, next := -1, int64(0); s.ctx.Err() == nil; {
 		m, changed, now := s.bus.at(topic, int(partition), next)
 		if now != epoch {
+			if s.bus.ends {
+				session.end()
+				session = newSession(s.ctx)
+			}
 			at, ok, err := s.begin(s.ctx, topic, partition)
 			switch {
 			case err != nil:
@@ -167,11 +186,14 @@ func (s *logSubscriber) read(topic string, partition int32, out chan<- *message.
 			continue
 		}
 		c := m.Copy()
-		c.SetContext(context.WithValue(s.ctx, cqrs.PositionKey{},
+		c.SetContext(context.WithValue(session.ctx, cqrs.PositionKey{},
 			cqrs.Position{Topic: topic, Partition: partition, Offset: next}))
 		select {
 		case out <- c:
 			next++
+			if s.bus.delivered != nil {
+				s.bus.delivered(c)
+			}
 		case <-changed:
 		case <-s.ctx.Done():
 		}

@@ -155,6 +155,7 @@ func TestProperty_LiveModelIsAPrefix(t *testing.T) {
 			m.cfg = w.config()
 			m.cfg.Source, m.cfg.Logger = source(w), nil
 			m.cfg.KeyOrder = rapid.Bool().Draw(rt, "key order")
+			m.bus.ends = rapid.Bool().Draw(rt, "sessions end")
 			defer func() {
 				for _, r := range m.procs {
 					_ = r.stop()
