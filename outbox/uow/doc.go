@@ -14,7 +14,7 @@
 //
 //   - It returns nil only once the effects of fn are committed.
 //   - It returns the error of fn only once the effects of fn are undone; the neighbors commit.
-//   - A panic of fn is undone alone and goes on in the caller's goroutine, where fn ran all along.
+//   - A panic of fn is undone alone and goes on in the caller's goroutine. So does runtime.Goexit.
 //   - fn that overstays [Config.PartTimeout] is cut off from the transaction; the neighbors go on without it.
 //   - A caller whose context ends while it still waits leaves. Once fn has started, the caller's context no
 //     longer matters: one client that hangs up does not abort the others.

@@ -149,9 +149,10 @@ func (u *UnitOfWork) inspectSQLite() error {
 }
 
 // Do runs fn in a transaction and returns once it is committed, or once what fn did is undone. Callers that come
-// while another transaction is under way share the next one; each keeps its own outcome. fn runs on the caller's
-// goroutine, may run more than once, and gets a context with the caller's values, the transaction and a deadline,
-// but without the caller's cancellation. Inside fn, Do joins: an error undoes the inner part only.
+// while another transaction is under way share the next one; each keeps its own outcome. fn runs on a
+// goroutine of the unit of work's while the caller waits, may run more than once, and gets a context with the caller's
+// values, the transaction and a deadline, but without the caller's cancellation. Do never returns while fn runs. Inside
+// fn, Do joins: an error undoes the inner part only.
 //
 // Errors: fn's own; ctx.Err() when ctx ended before fn started; ErrDoomed when fn swallowed an error that ended the
 // transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; what the database said when a commit was refused.
