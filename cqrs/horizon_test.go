@@ -89,6 +89,30 @@ func TestRule10_MaxAgeFollowsTheInbox(t *testing.T) {
 	})
 }
 
+// A message that was sent to be delivered much later is not old when it comes.
+func TestRule10_AScheduledMessageIsAsOldAsItsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newDB(), &journal{}
+		cfg := b.config()
+		cfg.Inbox = remembers{b, 10 * time.Hour, true}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(_ context.Context, n note) error { j.add(n.Text); return nil })
+		if err := s.s.Send(t.Context(), note{Order: "a", Text: "later"}, cqrs.After(24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		s.run()
+		time.Sleep(24 * time.Hour)
+		m := b.sentTo("shop.commands")[0].Copy()
+		delete(m.Metadata, cqrs.HeaderDeliverAt) // as an outbox does when it publishes at last
+		s.deliver("shop.commands", m)
+		synctest.Wait()
+		if st := s.p.Stats(); j.String() != "later" || st.Dead != 0 {
+			t.Errorf("ran %q, stats %+v", j, st)
+		}
+	})
+}
+
 type lostError struct{}
 
 func (lostError) Error() string     { return "offsets are gone" }

@@ -158,6 +158,9 @@ func (s *Sender) message(ctx context.Context, v any, k Kind, o []SendOption) (*t
 func (s *Sender) seal(ctx context.Context, out outgoing, payload []byte) *message.Message {
 	env := &out.env
 	env.ID, env.Source, env.OccurredAt = newID(), s.cfg.Source, time.Now()
+	if out.at.After(env.OccurredAt) {
+		env.OccurredAt = out.at // its age, see MaxAge, counts from when it is due
+	}
 	env.Correlation = env.ID
 	collect(ctx, env.ID)
 	if sc := scopeOf(ctx); sc != nil {
