@@ -6,6 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox/uow"
+	"gorm.io/gorm"
 )
 
 // AppendHeaders encodes the headers column.
@@ -94,4 +95,17 @@ func (h *Horizon) Ended(text string) (back int64, err error) {
 	var s snapshot
 	err = s.parse(text)
 	return h.h.ended(s), err
+}
+
+// Renewal returns what a relay does to renew its leases, on a connection.
+func Renewal(o *Outbox, owner string) (func(ctx context.Context, conn gorm.ConnPool) error, error) {
+	r, err := NewRelay(o, nobody{}, RelayConfig{Owner: owner})
+	if err != nil {
+		return nil, err
+	}
+	r.reset(context.Background(), context.Background())
+	return func(ctx context.Context, conn gorm.ConnPool) error {
+		_, err := r.renewIn(ctx, conn, false, nil)
+		return err
+	}, nil
 }

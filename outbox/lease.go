@@ -77,14 +77,16 @@ func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, rel
 			return c, err
 		}
 	}
+	// First what all relays lock, in one order, and only then what is ours, maybe again; else two of them end in a
+	// deadlock.
+	if _, err := x.exec("DELETE FROM outbox_member WHERE expires_at <= {now}"); err != nil {
+		return c, err
+	}
 	n, err := x.exec("UPDATE outbox_member SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner)
 	if err == nil && n == 0 {
 		_, err = x.exec("INSERT INTO outbox_member (owner, expires_at) VALUES (?, {now} + "+itoa(ttl)+")", r.owner)
 	}
 	if err != nil {
-		return c, err
-	}
-	if _, err := x.exec("DELETE FROM outbox_member WHERE expires_at <= {now}"); err != nil {
 		return c, err
 	}
 	if c.members, err = x.strings("SELECT owner FROM outbox_member ORDER BY owner"); err != nil {

@@ -1,0 +1,82 @@
+package outbox_test
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/outbox"
+	"gorm.io/gorm"
+)
+
+// met is a transaction whose first statement meets another one's: it goes on when both have done it, or when the other
+// one seems to wait for it.
+type met struct {
+	gorm.ConnPool
+	first sync.Once
+	here  chan struct{}
+	there chan struct{}
+}
+
+func (m *met) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	res, err := m.ConnPool.ExecContext(ctx, query, args...)
+	m.first.Do(func() {
+		close(m.here)
+		timer := time.NewTimer(300 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-m.there:
+		case <-timer.C:
+		}
+	})
+	return res, err
+}
+
+// Relays that renew their leases at the same moment, in time or after all of them have expired, do not end in a
+// deadlock: PostgreSQL takes a second to find it, a good part of a lease.
+func TestRenewalsDoNotDeadlock(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"postgres", "mysql"} {
+		for what, expired := range map[string]bool{"in time": false, "too late": true} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				t.Parallel()
+				testRenewals(t, databases[name](t), expired)
+			})
+		}
+	}
+}
+
+func testRenewals(t *testing.T, db *gorm.DB, expired bool) {
+	box, _ := newOutbox(t, db)
+	a, b := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	for owner, m := range map[string]*met{"a": {here: a, there: b}, "b": {here: b, there: a}} {
+		renew, err := outbox.Renewal(box, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		if err := renew(ctx, db.Statement.ConnPool); err != nil { // it joins
+			t.Fatal(err)
+		}
+		defer all.Go(func() {
+			err := db.Transaction(func(tx *gorm.DB) error {
+				m.ConnPool = tx.Statement.ConnPool
+				return renew(ctx, m)
+			}, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+			if err != nil {
+				t.Errorf("%s: %v", owner, err)
+			}
+		})
+	}
+	if expired {
+		for _, table := range []string{"outbox_member", "outbox_lease"} {
+			if err := db.Exec("UPDATE " + table + " SET expires_at = 1").Error; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
