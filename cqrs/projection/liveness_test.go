@@ -152,3 +152,38 @@ func TestAPoisonedPartitionIsGivenUpAtOnce(t *testing.T) {
 		return true, ""
 	})
 }
+
+// Who waits for a bound does not wait for brokers that do not answer.
+func TestWaitEndsThoughTheBusDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	r := w.run(w.projection(w.config()))
+	w.publish(1, 2, "a", "b")
+	w.level(r.Projection)
+	cfg := w.config()
+	p, err := projection.New("notes", w.catalog, w.work, w.store, silent{w.bus}, cfg)
+	must(t, err)
+	projection.On(p, note)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- p.Wait(ctx, projection.Message("never"), time.Millisecond) }()
+	select {
+	case err := <-answer:
+		if !errors.Is(err, projection.ErrStale) {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it waits for the bus")
+		cancel()
+		<-answer
+	}
+}
+
+// silent is a bus whose brokers do not answer.
+type silent struct{ *logbus }
+
+func (silent) Latest(ctx context.Context, _ string) (map[int32]int64, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}

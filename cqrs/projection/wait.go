@@ -33,8 +33,8 @@ func (t Token) String() string {
 }
 
 // Wait returns nil once the live model contains what token names, so that its writer can read it. It waits for
-// bound at most, and then returns a [*StaleError], an [ErrStale], that says how far the model is. A message that
-// became a dead letter counts as applied.
+// bound at most, and then returns a [*StaleError], an [ErrStale], that says how far the model is, if the bus can tell
+// soon. A message that became a dead letter counts as applied.
 //
 // What this process applies it hears of at once; for what another one applies it asks the store every Config.Poll.
 // For a message's ID the latter needs an inbox with a method Seen. It must not be called inside a transaction.
@@ -60,13 +60,21 @@ func (p *Projection) Wait(ctx context.Context, token Token, bound time.Duration)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			stale := &StaleError{Token: token, Waited: time.Since(start)}
-			if lags, err := p.Lag(ctx); err == nil {
-				stale.Lag = lags[0]
-			}
-			return stale
+			return p.stale(ctx, &StaleError{Token: token, Waited: time.Since(start)})
 		}
 	}
+}
+
+// tellTime is how long a caller who has waited in vain waits for the answer how far the model is.
+const tellTime = time.Second
+
+func (p *Projection) stale(ctx context.Context, e *StaleError) error {
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	if lags, err := p.Lag(ctx); err == nil {
+		e.Lag = lags[0]
+	}
+	return e
 }
 
 // Seen is what an inbox may have beside [cqrs.Inbox].
