@@ -97,15 +97,20 @@ func (h *Horizon) Ended(text string) (back int64, err error) {
 	return h.h.ended(s), err
 }
 
-// Renewal returns what a relay does to renew its leases, on a connection.
-func Renewal(o *Outbox, owner string) (func(ctx context.Context, conn gorm.ConnPool) error, error) {
+// LeaseLocks returns, of one relay, what renews its leases and what locks them, on a connection.
+func LeaseLocks(o *Outbox, owner string) (renew, lock func(ctx context.Context, conn gorm.ConnPool) error, err error) {
 	r, err := NewRelay(o, nobody{}, RelayConfig{Owner: owner})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r.reset(context.Background(), context.Background())
-	return func(ctx context.Context, conn gorm.ConnPool) error {
+	renew = func(ctx context.Context, conn gorm.ConnPool) error {
 		_, err := r.renewIn(ctx, conn, false, nil)
 		return err
-	}, nil
+	}
+	lock = func(ctx context.Context, conn gorm.ConnPool) error {
+		_, err := r.heldIn(ctx, conn, r.dialect.update)
+		return err
+	}
+	return renew, lock, nil
 }

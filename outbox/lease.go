@@ -92,6 +92,11 @@ func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, rel
 	if c.members, err = x.strings("SELECT owner FROM outbox_member ORDER BY owner"); err != nil {
 		return c, err
 	}
+	if r.dialect.postgres() { // the others lock them in the order of the primary key in any case
+		if _, err := r.heldIn(x.ctx, conn, r.dialect.update); err != nil {
+			return c, err
+		}
+	}
 	if len(release) > 0 {
 		where, args := r.dialect.among("shard", release)
 		_, err = x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ? AND "+where,
