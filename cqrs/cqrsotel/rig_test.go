@@ -129,7 +129,7 @@ func (r *rig) has(s sdktrace.ReadOnlySpan, want ...attribute.KeyValue) {
 	r.Helper()
 	for _, kv := range want {
 		if !slices.Contains(s.Attributes(), kv) {
-			r.Errorf("%q has no %s=%s: %v", s.Name(), kv.Key, kv.Value.Emit(), s.Attributes())
+			r.Errorf("%q has no %s=%s: %v", s.Name(), kv.Key, kv.Value.String(), s.Attributes())
 		}
 	}
 }
@@ -168,7 +168,7 @@ func (r *rig) metrics() map[string]int64 {
 func series(name string, set attribute.Set) string {
 	var parts []string
 	for _, kv := range set.ToSlice() {
-		parts = append(parts, fmt.Sprintf("%s=%s", kv.Key, kv.Value.Emit()))
+		parts = append(parts, fmt.Sprintf("%s=%s", kv.Key, kv.Value.String()))
 	}
 	return name + "{" + strings.Join(parts, ",") + "}"
 }

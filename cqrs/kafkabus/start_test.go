@@ -196,7 +196,7 @@ func TestRule10_AGroupThatHasLostItsOffsetsIsRefused(t *testing.T) {
 		// A member commits where it begins, so a group that has read nothing has lost nothing.
 		empty, other := topic(t, bus, 2), watermill.NewShortUUID()
 		sub = subscriber(t, bus, other)
-		in = subscribe(t, sub, empty)
+		subscribe(t, sub, empty)
 		eventually(t, "it has joined", func() bool {
 			fresh := subscriber(t, bus, other)
 			defer closed(t, fresh)

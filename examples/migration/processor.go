@@ -48,7 +48,7 @@ func register(p *cqrs.Processor, s *cqrs.Sender) {
 		if err := uow.DB(ctx).Create(&Order{c.ID, c.SKU}).Error; err != nil {
 			return err
 		}
-		return s.Publish(ctx, OrderPlaced{c.ID, c.SKU})
+		return s.Publish(ctx, OrderPlaced(c))
 	})
 	cqrs.On(p, func(ctx context.Context, e OrderPlaced) error { return reserve(uow.DB(ctx), e.SKU) })
 }
