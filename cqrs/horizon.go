@@ -67,6 +67,8 @@ func (r *runner) checkHorizon(ctx context.Context) error {
 	if keeps := r.p.cfg.inboxKeeps(); keeps > 0 {
 		memories = append(slices.Clip(memories), memory{"the inbox", keeps})
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	var faults []error
 	for _, topic := range r.topics {
 		if len(memories) == 0 || slices.Contains(r.p.cfg.KeptLonger, topic) {
@@ -86,6 +88,9 @@ func (r *runner) checkHorizon(ctx context.Context) error {
 	}
 	return errors.Join(faults...)
 }
+
+// askTime bounds how long a start waits for a bus that does not answer.
+const askTime = 30 * time.Second
 
 func forHowLong(d time.Duration) string {
 	if d < 0 {
@@ -112,6 +117,8 @@ func (r *runner) checkPosition(ctx context.Context) error {
 			return fmt.Errorf("cqrs: look into the inbox: %w", err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	err := sub.Check(ctx, handled, r.topics...)
 	var lost interface{ OffsetsLost() bool }
 	switch {

@@ -113,6 +113,30 @@ func TestRule10_AScheduledMessageIsAsOldAsItsTime(t *testing.T) {
 	})
 }
 
+// A bus that does not answer does not keep a processor from starting: it serves what needs no bus.
+func TestRule10_ABusThatDoesNotAnswerIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Inbox = remembers{b, time.Hour, true}
+		cfg.Retention = func(ctx context.Context, _ string) (time.Duration, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(context.Context, note) error { return nil })
+		cqrs.On(s.p, func(context.Context, placed) error { return nil })
+		s.run()
+		time.Sleep(time.Minute)
+		select {
+		case <-s.p.Running():
+		default:
+			t.Error("it waits for the bus")
+		}
+	})
+}
+
 type lostError struct{}
 
 func (lostError) Error() string     { return "offsets are gone" }
