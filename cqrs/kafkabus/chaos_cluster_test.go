@@ -32,12 +32,12 @@ func TestChaosOnACluster(t *testing.T) {
 	}
 	s.store = postgresStore(t)
 	s = stormy(t, addrs, s, 6)
-	s.disturb = func(ctx context.Context) int { return crashes(t, ctx, command, len(addrs), s) }
+	s.disturb = func(ctx context.Context) int { return crashes(ctx, t, command, len(addrs), s) }
 	s.rage()
 }
 
 // crashes kills one broker at a time, and the next one only when that has caught up, as one restarts a cluster.
-func crashes(t *testing.T, ctx context.Context, command string, brokers int, s *storm) int {
+func crashes(ctx context.Context, t *testing.T, command string, brokers int, s *storm) int {
 	broker := func(action string, i int) {
 		out, err := exec.Command("sh", "-c", fmt.Sprint(command, " ", action, " ", i)).CombinedOutput()
 		if err != nil {

@@ -48,8 +48,8 @@ type Config struct {
 	// 1 gives Watermill's classic behavior, the next message only after the ack.
 	Window int
 
-	// Buffer is how many bytes of one partition's records may wait to be handed out before its fetching pauses, which takes
-	// effect after the fetch under way; 0 means 8 MiB. Fetching goes on at half of it.
+	// Buffer is how many bytes of one partition's records may wait to be handed out before its fetching
+	// pauses, which takes effect after the fetch under way; 0 means 8 MiB. Fetching goes on at half of it.
 	Buffer int
 
 	// Drain is how long acks are awaited when partitions are taken away or a subscriber is closed.

@@ -255,8 +255,8 @@ func TestRule14_PrunerMovesScheduledMessagesInOrder(t *testing.T) {
 	s := newService(t)
 	soon := time.Now().Add(300 * time.Millisecond)
 	must(t, s.unit.Do(t.Context(), func(ctx context.Context) error {
-		for i, after := range []time.Duration{2, 0, 1, 0} {
-			at := soon.Add(after * 10 * time.Millisecond).Format(time.RFC3339Nano)
+		for i, after := range []time.Duration{20 * time.Millisecond, 0, 10 * time.Millisecond, 0} {
+			at := soon.Add(after).Format(time.RFC3339Nano)
 			sp := specimen{key: "k", metadata: message.Metadata{outbox.HeaderDeliverAt: at, "n": "1"}}
 			if err := s.publish(ctx, "topic", strconv.Itoa(i), sp); err != nil {
 				return err

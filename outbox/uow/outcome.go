@@ -155,15 +155,8 @@ func (u *UnitOfWork) sweepOutcomes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var gone []string
-	for rows.Next() {
-		var writer string
-		if err := rows.Scan(&writer); err != nil {
-			return errors.Join(err, rows.Close())
-		}
-		gone = append(gone, writer)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+	gone, err := scanAll(rows)
+	if err != nil {
 		return err
 	}
 	for _, writer := range gone {
@@ -174,4 +167,16 @@ func (u *UnitOfWork) sweepOutcomes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func scanAll(rows *sql.Rows) (list []string, err error) {
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, rows.Err()
 }
