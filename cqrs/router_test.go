@@ -33,14 +33,14 @@ func TestAWatermillRouterRunsHandlers(t *testing.T) {
 	})
 	s.run()
 	<-s.p.Running()
-	bus := gochannel.NewGoChannel(gochannel.Config{}, watermill.NopLogger{})
+	ordered := gochannel.Config{BlockPublishUntilSubscriberAck: true}
+	bus := gochannel.NewGoChannel(ordered, watermill.NopLogger{})
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 	must(t, err)
 	router.AddConsumerHandler("notes", "shop.commands", bus, s.p.NoPublishHandler("shop.commands"))
 	ended := make(chan error, 1)
 	go func() { ended <- router.Run(t.Context()) }()
 	<-router.Running()
-	// gochannel keeps no order, so each has a key of its own.
 	must(t, bus.Publish("shop.commands", noteMsg("1", "a", "one"), noteMsg("2", "c", "fails"),
 		noteMsg("1", "a", "one"), noteMsg("3", "b", "two")))
 	for range 3 {
