@@ -11,6 +11,9 @@ var (
 	// ErrClosed is returned by what is used after, or interrupted by, Close.
 	ErrClosed = errors.New("kafkabus: closed")
 
+	// ErrUnanswered is returned by Close when what was being sent has got no answer; whether it is in Kafka is not known.
+	ErrUnanswered = errors.New("kafkabus: closed while messages were being sent that have got no answer")
+
 	// ErrPartitions is returned when a topic exists with another number of partitions than it should have.
 	ErrPartitions = errors.New("kafkabus: topic has another number of partitions")
 )

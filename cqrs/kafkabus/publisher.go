@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -156,13 +157,25 @@ func (p *publisher) retire() {
 	})
 }
 
-// Close waits for what is being sent.
+// Close waits for what is being sent, twice as long as a broker may take to answer, then leaves it behind with
+// [ErrUnanswered]: sarama's producer may wait for ever for an answer when brokers are killed.
 func (p *publisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	p.retire()
 	p.mu.Unlock()
-	p.pending.Wait()
-	p.bus.disown(p)
-	return nil
+	defer p.bus.disown(p)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		p.pending.Wait()
+	}()
+	limit := time.NewTimer(2 * publishTimeout)
+	defer limit.Stop()
+	select {
+	case <-over:
+		return nil
+	case <-limit.C:
+		return ErrUnanswered
+	}
 }
