@@ -106,8 +106,12 @@ func die(file string) int {
 	ended := make(chan error, 2)
 	go func() { ended <- c.relay.Run(ctx) }()
 	go func() { ended <- c.p.Run(ctx) }()
-	for deadline := time.Now().Add(time.Minute); !c.done(ctx); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(time.Minute); !c.done(ctx); {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			fmt.Println("nothing happens:", c.p.Stats())
 			return 2
 		}
