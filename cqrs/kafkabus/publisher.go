@@ -157,8 +157,8 @@ func (p *publisher) retire() {
 	})
 }
 
-// Close waits for what is being sent, twice as long as a broker may take to answer, then leaves it behind with
-// [ErrUnanswered]: sarama's producer may wait for ever for an answer when brokers are killed.
+// Close waits for what is being sent, twice as long as a broker may take to answer (15 s unless the configuration says
+// otherwise), then leaves it behind with [ErrUnanswered]: sarama's producer may wait for ever when brokers are killed.
 func (p *publisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -170,7 +170,7 @@ func (p *publisher) Close() error {
 		defer close(over)
 		p.pending.Wait()
 	}()
-	limit := time.NewTimer(2 * publishTimeout)
+	limit := time.NewTimer(2 * p.bus.cfg.producer().Net.ReadTimeout)
 	defer limit.Stop()
 	select {
 	case <-over:

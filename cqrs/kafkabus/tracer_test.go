@@ -1,11 +1,16 @@
 package kafkabus_test
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+
+	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
 // tracer sees what watermill-kafka's tracers see.
@@ -41,5 +46,50 @@ func TestTracers(t *testing.T) {
 	roundTrip(t, brokers, cfg)
 	if own.claims.Load() == 0 {
 		t.Fatal("the tracer was not asked")
+	}
+}
+
+// mute is a producer whose answers wait.
+type mute struct {
+	kafka.SaramaTracer
+	answers chan struct{}
+}
+
+type muted struct {
+	sarama.SyncProducer
+	answers chan struct{}
+}
+
+func (m mute) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer {
+	return muted{p, m.answers}
+}
+
+func (m muted) SendMessages(msgs []*sarama.ProducerMessage) error {
+	<-m.answers
+	return m.SyncProducer.SendMessages(msgs)
+}
+
+// A batch whose Publish has given up and that never gets an answer does not keep Close waiting for ever.
+func TestCloseLeavesBehindWhatGetsNoAnswer(t *testing.T) {
+	t.Parallel()
+	m := mute{answers: make(chan struct{})}
+	defer close(m.answers)
+	cfg := quickConfig()
+	cfg.Publisher.Tracer = m
+	cfg.Publisher.OverwriteSaramaConfig = quick()
+	cfg.Publisher.OverwriteSaramaConfig.Net.ReadTimeout = 50 * time.Millisecond
+	bus, err := kafkabus.New(fake(t).ListenAddrs(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	msg := keyed("k", "0")[0]
+	msg.SetContext(ctx)
+	if err := bus.Publisher().Publish("topic", msg); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Publish: %v", err)
+	}
+	if err := bus.Close(); !errors.Is(err, kafkabus.ErrUnanswered) {
+		t.Errorf("Close: %v", err)
 	}
 }
