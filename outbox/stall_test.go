@@ -218,8 +218,8 @@ func TestOneSuccessShowsWhoIsToBlame(t *testing.T) {
 // known any more of what it was to wait behind, so nobody would try it again. It stays where it is read again.
 func TestMoveOfAnEarlierLeaseIsLeft(t *testing.T) {
 	t.Parallel()
-	f := run(t, &scripted{}, outbox.RelayConfig{})
-	f.relay.Pause()
+	f := &fixture{db: openSQLite(t)}
+	f.box, f.unit = newOutbox(t, f.db) // and no relay of its own, which would take the lease
 	f.publish(t, "topic", "k", "1")
 	for _, c := range []struct {
 		read    int64
