@@ -11,6 +11,7 @@ import (
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
 // double is a command whose handler costs nothing.
@@ -50,7 +51,14 @@ func BenchmarkExecute(b *testing.B) {
 		db := openPostgres(b)
 		db.exec(b, "CREATE TABLE orders (id text PRIMARY KEY, units bigint NOT NULL)")
 		n := scaled(b, 4096)
-		all := []contender{shared(db, n, 2), shared(db, n, 4)}
+		var all []contender
+		for _, writers := range []int{2, 4} {
+			all = append(all,
+				shared(db, n, uow.Config{Writers: writers}, "surge", func(ctx context.Context, c placeOrder) error {
+					return uow.DB(ctx).Exec(insertOrder, c.Order, c.Units).Error
+				}),
+				shared(db, n, uow.Config{Writers: writers, Pipeline: pgxpipe.Pipeline{}}, "surge-queue", queueOrder))
+		}
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, apart(db, n/4, connections))
 		}
@@ -73,21 +81,30 @@ func TestExecuteAllocations(t *testing.T) {
 }
 
 // shared has 64 callers execute a command with one INSERT, in transactions that they share.
-func shared(db *database, n, writers int) contender {
-	return contender{name: fmt.Sprint("surge-", writers), side: "surge", round: func(b *testing.B) (int, time.Duration) {
+func shared(
+	db *database, n int, cfg uow.Config, side string, insert func(context.Context, placeOrder) error,
+) contender {
+	c := contender{name: fmt.Sprint(side, "-", cfg.Writers), side: side, against: []string{"alone"}}
+	c.round = func(b *testing.B) (int, time.Duration) {
 		b.Helper()
-		unit, err := uow.New(db.DB, uow.Config{Writers: writers})
+		unit, err := uow.New(db.DB, cfg)
 		must(b, err)
 		defer func() { b.ReportMetric(float64(unit.Stats().Parts)/float64(unit.Stats().Commits), "parts/commit") }()
 		p := newExecutor(b, cqrs.ProcessorConfig{UnitOfWork: unit, InTransaction: uow.In})
 		cqrs.Handle(p, func(ctx context.Context, c placeOrder) (struct{}, error) {
-			return struct{}{}, uow.DB(ctx).Exec(insertOrder, c.Order, c.Units).Error
+			return struct{}{}, insert(ctx, c)
 		})
-		return inserted(b, db, writers+2, n, func(ctx context.Context, i int) error {
+		return inserted(b, db, cfg.Writers+2, n, func(ctx context.Context, i int) error {
 			_, err := cqrs.Execute(ctx, p, placeOrder{Order: id(i), Units: i})
 			return err
 		})
-	}}
+	}
+	return c
+}
+
+// queueOrder is an INSERT that is sent with those of other parts.
+func queueOrder(ctx context.Context, c placeOrder) error {
+	return uow.Queue(ctx, insertOrder, c.Order, c.Units)
 }
 
 // apart is the same handler called with a transaction of its own for each command.

@@ -16,6 +16,7 @@ import (
 	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
 // placeOrder is the command that is handled, and orderPlaced the event that the handler publishes.
@@ -44,6 +45,9 @@ func BenchmarkHandle(b *testing.B) {
 		all = append(
 			all, contender{
 				name: "surge-" + s.String(), side: "surge", against: []string{"batch-1", "by-hand"}, round: h.surge(n, s, h.one),
+			}, contender{
+				name: "surge-queue-" + s.String(), side: "surge-queue",
+				against: []string{"batch-1", "by-hand"}, round: h.surge(n, s, h.queued),
 			}, contender{
 				name: "surge-batch-handler-" + s.String(), side: "surge-batch-handler",
 				against: []string{"batch-1", "by-hand-batch"}, round: h.surge(n, s, h.many),
@@ -159,7 +163,9 @@ func (h *handling) surge(
 
 func (h *handling) processor(b *testing.B, feed *feed, cfg setting) *cqrs.Processor {
 	b.Helper()
-	unit, err := uow.New(h.db.DB, uow.Config{MaxShare: cfg.share, Writers: cfg.transactions})
+	unit, err := uow.New(h.db.DB, uow.Config{
+		MaxShare: cfg.share, Writers: cfg.transactions, Pipeline: pgxpipe.Pipeline{},
+	})
 	must(b, err)
 	s, err := cqrs.NewSender(h.catalog, h.box, cqrs.SenderConfig{Source: "orders"})
 	must(b, err)
@@ -179,6 +185,16 @@ func (h *handling) processor(b *testing.B, feed *feed, cfg setting) *cqrs.Proces
 func (h *handling) one(p *cqrs.Processor) {
 	cqrs.Handle(p, func(ctx context.Context, c placeOrder) (struct{}, error) {
 		if err := uow.DB(ctx).Exec(insertOrder, c.Order, c.Units).Error; err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, p.Sender().Publish(ctx, orderPlaced{c.Order, c.Units})
+	})
+}
+
+// queued registers a handler that sees one message, and whose statement is sent with those of others.
+func (h *handling) queued(p *cqrs.Processor) {
+	cqrs.Handle(p, func(ctx context.Context, c placeOrder) (struct{}, error) {
+		if err := queueOrder(ctx, c); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, p.Sender().Publish(ctx, orderPlaced{c.Order, c.Units})

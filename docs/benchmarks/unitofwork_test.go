@@ -2,6 +2,7 @@ package benchmarks_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
 const (
@@ -25,19 +27,21 @@ func BenchmarkUnitOfWork(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) {
 		w := newWork(b, openPostgres(b))
 		n := scaled(b, 2048)
-		all := []contender{w.surge(n, 2), w.surge(n, 4)}
+		all := []contender{
+			w.surge(n, 2), w.surge(n, 4), w.queued(n, 1), w.queued(n, 2), w.queued(n, 4),
+		}
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, w.alone(n/4, connections))
 		}
 		for _, writers := range []int{1, 2, 4} {
-			all = append(all, w.byHand(n, writers))
+			all = append(all, w.byHand(n, writers, callers/writers), w.byHand(n, writers, callers))
 		}
 		contest(b, "op/s", all...)
 	})
 	b.Run("sqlite", func(b *testing.B) {
 		w := newWork(b, openSQLite(b))
 		n := scaled(b, 4096)
-		contest(b, "op/s", w.surge(n, 1), w.alone(n/16, 1), w.byHand(n, 1))
+		contest(b, "op/s", w.surge(n, 1), w.alone(n/16, 1), w.byHand(n, 1, callers))
 	})
 }
 
@@ -59,11 +63,16 @@ func newWork(b *testing.B, db *database) *work {
 
 // statements are the two of a call.
 func (w *work) statements(tx *gorm.DB, i int) error {
-	if err := tx.Exec("INSERT INTO items (id, name, n) VALUES (?, ?, 0)", i, "item").Error; err != nil {
+	if err := tx.Exec(insertItem, i, "item").Error; err != nil {
 		return err
 	}
-	return tx.Exec("UPDATE items SET n = n + 1 WHERE id = ?", i).Error
+	return tx.Exec(updateItem, i).Error
 }
+
+const (
+	insertItem = "INSERT INTO items (id, name, n) VALUES (?, ?, 0)"
+	updateItem = "UPDATE items SET n = n + 1 WHERE id = ?"
+)
 
 func (w *work) message(ctx context.Context, i int) *message.Message {
 	m := message.NewMessage(id(i), w.body)
@@ -89,21 +98,43 @@ func (w *work) measured(b *testing.B, connections, n int, do func() time.Duratio
 }
 
 func (w *work) surge(n, writers int) contender {
-	return contender{name: fmt.Sprint("surge-", writers), side: "surge", round: func(b *testing.B) (int, time.Duration) {
-		unit, err := uow.New(w.db.DB, uow.Config{Writers: writers})
+	return w.shared("surge", n, uow.Config{Writers: writers}, func(ctx context.Context, i int) error {
+		return w.statements(uow.DB(ctx), i)
+	})
+}
+
+// queued has the two statements wait for those of the others.
+func (w *work) queued(n, writers int) contender {
+	cfg := uow.Config{Writers: writers, Pipeline: pgxpipe.Pipeline{}}
+	return w.shared("surge-queue", n, cfg, func(ctx context.Context, i int) error {
+		if err := uow.Queue(ctx, insertItem, i, "item"); err != nil {
+			return err
+		}
+		return uow.QueueOne(ctx, errLost, updateItem, i)
+	})
+}
+
+var errLost = errors.New("the item is not there")
+
+// shared has 64 callers share transactions.
+func (w *work) shared(side string, n int, cfg uow.Config, do func(ctx context.Context, i int) error) contender {
+	c := contender{name: fmt.Sprint(side, "-", cfg.Writers), side: side, against: []string{"alone", "by-hand"}}
+	c.round = func(b *testing.B) (int, time.Duration) {
+		unit, err := uow.New(w.db.DB, cfg)
 		must(b, err)
 		defer func() { b.ReportMetric(float64(unit.Stats().Parts)/float64(unit.Stats().Commits), "parts/commit") }()
-		return w.measured(b, writers+2, n, func() time.Duration {
+		return w.measured(b, cfg.Writers+2, n, func() time.Duration {
 			return crowd(b, callers, n, func(i int) error {
 				return unit.Do(context.Background(), func(ctx context.Context) error {
-					if err := w.statements(uow.DB(ctx), i); err != nil {
+					if err := do(ctx, i); err != nil {
 						return err
 					}
 					return w.box.Publish(topicName, w.message(ctx, i))
 				})
 			})
 		})
-	}}
+	}
+	return c
 }
 
 // alone gives each call a transaction; callers queue for connections.
@@ -123,15 +154,15 @@ func (w *work) alone(n, connections int) contender {
 	}}
 }
 
-// byHand writes what 64 callers want in one transaction, and their messages by one statement.
-func (w *work) byHand(n, writers int) contender {
-	name := fmt.Sprint("by-hand-", writers)
+// byHand writes what size callers want in one transaction, and their messages by one statement.
+func (w *work) byHand(n, writers, size int) contender {
+	name := fmt.Sprintf("by-hand-%dx%d", writers, size)
 	return contender{name: name, side: "by-hand", round: func(b *testing.B) (int, time.Duration) {
 		return w.measured(b, writers, n, func() time.Duration {
-			return crowd(b, writers, (n+callers-1)/callers, func(group int) error {
+			return crowd(b, writers, (n+size-1)/size, func(group int) error {
 				return w.db.Transaction(func(tx *gorm.DB) error {
-					msgs := make([]*message.Message, 0, callers)
-					for i := group * callers; i < min(n, (group+1)*callers); i++ {
+					msgs := make([]*message.Message, 0, size)
+					for i := group * size; i < min(n, (group+1)*size); i++ {
 						if err := w.statements(tx, i); err != nil {
 							return err
 						}

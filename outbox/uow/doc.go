@@ -37,6 +37,14 @@
 // [BeforeCommit] what all leave behind (outbox rows, stored answers), for one statement each.
 // [AfterCommit] runs once it is committed.
 //
+// # Statements that need no answer
+//
+// With the commit shared, a small statement's round trip is what is left to save: the server does in microseconds what
+// the way there and back takes many times as long for. [Queue] and [QueueOne] take statements of which fn needs no
+// result, and with [Config.Pipeline] send those of many parts together. Their order is that of the calls, and every
+// other statement comes after them, so nothing is seen that would not be seen without. What fails is found late; then
+// the part runs again alone and is told in time.
+//
 // # What is not guaranteed
 //
 // When the connection breaks during COMMIT its outcome is asked for (PostgreSQL: pg_xact_status; MySQL and MariaDB: a
@@ -57,4 +65,5 @@
 //	connection lost before COMMIT             all run again, in halves, with backoff
 //	connection lost during COMMIT             asked for; else ErrOutcomeUnknown
 //	a BeforeCommit flush fails                halves run again until the culprit is alone; it gets the error
+//	a statement of Queue fails                neighbors run again together, its part alone, where Queue says so
 package uow

@@ -96,3 +96,27 @@ func ExampleBeforeCommit() {
 	// committed
 	// <nil>
 }
+
+// On PostgreSQL with a [uow.Config.Pipeline] the two statements leave together, and with those of other callers.
+func ExampleQueue() {
+	db, work, closeDB := accounts()
+	defer closeDB()
+	errNotEnough := errors.New("not enough")
+	move := func(amount int) error {
+		return work.Do(context.Background(), func(ctx context.Context) error {
+			err := uow.QueueOne(ctx, errNotEnough,
+				"UPDATE accounts SET balance = balance - ? WHERE id = ? AND balance >= ?", amount, "ann", amount)
+			if err != nil {
+				return err
+			}
+			return uow.Queue(ctx, "UPDATE accounts SET balance = balance + ? WHERE id = ?", amount, "bob")
+		})
+	}
+	fmt.Println(move(7), move(7))
+	var all []Account
+	db.Order("id").Find(&all)
+	fmt.Println(all)
+	// Output:
+	// <nil> not enough
+	// [{ann 3} {bob 7}]
+}

@@ -19,7 +19,7 @@ import (
 // An ordeal is what a part of the test under fire goes through, in order. Each disaster strikes once, though
 // the part may run many times.
 type ordeal struct {
-	steps []string // insert, message, fail, panic, nest, hang, cut, lose answer, lose statement
+	steps []string // insert, queue, message, fail, panic, nest, hang, cut, lose answer, lose statement
 	id    int      // of the part's row and message
 	fired []atomic.Bool
 }
@@ -30,7 +30,9 @@ func (o *ordeal) run(ctx context.Context, u *uow.UnitOfWork, p *proxy) error {
 		var err error
 		switch step {
 		case "insert":
-			err = uow.DB(ctx).Exec("INSERT INTO items (id, n) VALUES (?, 0)", o.id+i).Error
+			err = uow.DB(ctx).Exec(insertItem, o.id+i).Error
+		case "queue":
+			err = uow.Queue(ctx, insertItem, o.id+i)
 		case "message":
 			err = uow.BeforeCommit(ctx, "messages", saveMessages, o.id+i)
 		case "nest":
@@ -80,7 +82,7 @@ func (o *ordeal) left(kind string) (ids []int) {
 }
 
 func drawOrdeals(t *rapid.T, next *int) (list []*ordeal) {
-	kinds := []string{"insert", "insert", "insert", "message", "message", "nest", "cut", "lose answer", "lose statement"}
+	kinds := []string{"insert", "insert", "queue", "queue", "message", "message", "nest", "cut", "lose answer", "lose statement"}
 	for range rapid.IntRange(2, 12).Draw(t, "parts") {
 		steps := rapid.SliceOfN(rapid.SampledFrom(kinds), 1, 5).Draw(t, "steps")
 		switch rapid.IntRange(0, 39).Draw(t, "end") {
@@ -152,7 +154,7 @@ func judge(t *rapid.T, db *gorm.DB, parts []*ordeal, errs []error) {
 			t.Fatalf("part %v failed, and its caller was told that it succeeded", o.steps)
 		}
 		if committed {
-			rows, messages = append(rows, o.left("insert")...), append(messages, o.left("message")...)
+			rows, messages = append(append(rows, o.left("insert")...), o.left("queue")...), append(messages, o.left("message")...)
 		}
 	}
 	compare(t, db, "items", rows)

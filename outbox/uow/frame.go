@@ -21,6 +21,7 @@ func frameOf(ctx context.Context) *frame {
 type frame struct {
 	tx       *transaction
 	parent   *frame
+	call     *call     // of a part
 	prepared *prepared // what was prepared when it began
 	pool     pool
 	marks    marks // what was gathered when it began
@@ -155,6 +156,14 @@ func (f *frame) failure() error {
 		return f.tx.doom
 	}
 	return f.poisoned
+}
+
+// part returns the call in whose part the frame is; nil in a hook.
+func (f *frame) part() *call {
+	for f.parent != nil {
+		f = f.parent
+	}
+	return f.call
 }
 
 // end closes the frame's handle: a goroutine that outlives fn cannot write into the neighbors' transaction.

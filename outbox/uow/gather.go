@@ -245,12 +245,13 @@ func AfterCommit(ctx context.Context, fn func()) error {
 
 // marks remember how much was gathered, so that a frame's share can be cut off.
 type marks struct {
-	lens  []int // per owner, in order
-	after int
+	lens   []int // per owner, in order
+	after  int
+	queued int // statements, those already sent included
 }
 
 func (t *transaction) mark() marks {
-	m := marks{after: len(t.after)}
+	m := marks{after: len(t.after), queued: t.sent + len(t.queue)}
 	if len(t.order) > 0 {
 		m.lens = make([]int, len(t.order))
 		for i, o := range t.order {
@@ -269,14 +270,16 @@ func (t *transaction) cut(m marks) {
 		t.gathers[o].truncate(n)
 	}
 	t.after = t.after[:m.after]
+	t.queue = t.queue[:max(m.queued-t.sent, 0)]
 }
 
-// flush calls the gathers until nothing is left: the ordinary ones first, then the last ones.
+// flush calls the gathers until nothing is left: the ordinary ones first, then the last ones. Then it sends what is
+// still queued.
 func (t *transaction) flush() error {
 	for {
 		g := t.next()
 		if g == nil {
-			return nil
+			return t.drain()
 		}
 		if err := t.within(g.flush); err != nil {
 			return err

@@ -191,7 +191,7 @@ type result struct {
 	err       error
 	culprit   *call // the part to blame, if one is
 	final     bool  // the culprit is not to run again
-	nested    bool  // what could not be undone is a nested part of the culprit's
+	nested    bool  // what could not be undone is a nested part of the culprit's, or a statement that was queued
 	transient bool  // nobody is to blame; running again may help
 	unbegun   bool  // there was no transaction at all
 }
@@ -225,13 +225,16 @@ func (w *writer) try(batch []*call, savepoints bool) result {
 // blameHook is blame for what was prepared or gathered, where a nested Do may have failed too.
 func (t *transaction) blameHook(err error) result {
 	r := t.blame(nil, err)
-	r.nested = errors.As(t.cause(), new(*restart))
+	r.nested = r.nested || errors.As(t.cause(), new(*restart))
 	return r
 }
 
 // blame decides whose fault it is that the transaction cannot go on.
 func (t *transaction) blame(c *call, err error) result {
 	cause := t.cause()
+	if late := (*queueError)(nil); errors.As(cause, &late) {
+		return result{err: late.err, culprit: late.call, nested: true}
+	}
 	var own *restart // fn's own failure, which running again as it was would not change
 	if cause != nil && !errors.As(cause, &own) && t.unit.dialect.transient(cause) {
 		return result{err: cause, transient: true}

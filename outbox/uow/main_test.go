@@ -17,6 +17,7 @@ import (
 	"gorm.io/gorm/logger"
 
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -104,10 +105,13 @@ func count(t testing.TB, db *gorm.DB, where string, args ...any) int {
 	return n
 }
 
-// unit makes a unit of work over db with a table items(id, n).
+// unit makes a unit of work over db, with a pipeline where there can be one, and a table items(id, n).
 func unit(t testing.TB, db *gorm.DB, cfg uow.Config) *uow.UnitOfWork {
 	t.Helper()
 	exec(t, db, "CREATE TABLE items (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0)")
+	if db.Name() == "postgres" {
+		cfg.Pipeline = pgxpipe.Pipeline{}
+	}
 	u, err := uow.New(db, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -115,9 +119,9 @@ func unit(t testing.TB, db *gorm.DB, cfg uow.Config) *uow.UnitOfWork {
 	return u
 }
 
-func insert(ctx context.Context, id int) error {
-	return uow.DB(ctx).Exec("INSERT INTO items (id) VALUES (?)", id).Error
-}
+const insertItem = "INSERT INTO items (id) VALUES (?)"
+
+func insert(ctx context.Context, id int) error { return uow.DB(ctx).Exec(insertItem, id).Error }
 
 // together calls Do for each of fns and sees to it that they share a transaction: the first to run holds the unit
 // of work's only writer until all others wait for it.

@@ -16,7 +16,7 @@ import (
 
 // A step is what a part of the model test does at one point; parts nest.
 type step struct {
-	kind  string // insert, message, fail, panic, double, nest
+	kind  string // insert, queue, message, fail, panic, double, late double, guard, nest
 	id    int
 	inner []step
 	carry bool // of nest: pass its error on
@@ -25,7 +25,9 @@ type step struct {
 var errModel = errors.New("model")
 
 func drawSteps(t *rapid.T, next *int, depth int) []step {
-	kinds := []string{"insert", "insert", "insert", "message", "message", "fail", "double", "panic"}
+	kinds := []string{
+		"insert", "insert", "queue", "queue", "queue", "message", "message", "fail", "double", "late double", "guard", "panic",
+	}
 	if depth < 3 {
 		kinds = append(kinds, "nest", "nest")
 	}
@@ -48,11 +50,11 @@ func drawSteps(t *rapid.T, next *int, depth int) []step {
 func expect(steps []step) (rows, msgs []int, failed bool) {
 	for _, s := range steps {
 		switch s.kind {
-		case "insert":
+		case "insert", "queue":
 			rows = append(rows, s.id)
 		case "message":
 			msgs = append(msgs, s.id)
-		case "fail", "panic", "double":
+		case "fail", "panic", "double", "late double", "guard":
 			return nil, nil, true
 		case "nest":
 			r, m, failed := expect(s.inner)
@@ -71,7 +73,7 @@ func panics(steps []step) bool {
 		switch s.kind {
 		case "panic":
 			return true
-		case "fail", "double":
+		case "fail", "double", "late double", "guard":
 			return false
 		case "nest":
 			if panics(s.inner) {
@@ -91,6 +93,12 @@ func perform(ctx context.Context, u *uow.UnitOfWork, steps []step) error {
 		switch s.kind {
 		case "insert":
 			err = insert(ctx, s.id)
+		case "queue":
+			err = uow.Queue(ctx, insertItem, s.id)
+		case "late double": // in a pipeline it goes on, and fails when it is over, or at its next statement
+			err = errors.Join(uow.Queue(ctx, insertItem, s.id), uow.Queue(ctx, insertItem, s.id))
+		case "guard":
+			err = uow.QueueOne(ctx, errModel, "UPDATE items SET n = 1 WHERE id = ?", -s.id)
 		case "message":
 			err = uow.BeforeCommit(ctx, "messages", saveMessages, s.id)
 		case "fail":
@@ -98,7 +106,9 @@ func perform(ctx context.Context, u *uow.UnitOfWork, steps []step) error {
 		case "double":
 			err = errors.Join(insert(ctx, s.id), insert(ctx, s.id))
 		case "panic":
-			panic(errModel)
+			if err = uow.DB(ctx).Exec("SELECT 1").Error; err == nil { // nothing that was queued before has failed
+				panic(errModel)
+			}
 		case "nest":
 			err = u.Do(ctx, func(ctx context.Context) error { return perform(ctx, u, s.inner) })
 			if !s.carry && !errors.Is(err, uow.ErrDoomed) {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"strings"
 
 	"gorm.io/gorm"
@@ -98,6 +99,9 @@ func (p *pool) before(ctx context.Context, k kind) error {
 func (p *pool) prepare(ctx context.Context, k kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if err := p.f.tx.drain(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDoomed, err)
 	}
 	// A failed statement of any kind poisons a PostgreSQL transaction; elsewhere only writes need undoing, and fn's
 	// own savepoint must come after ours, or rolling back to it would take ours away.

@@ -153,6 +153,7 @@ func (s *shift) begin() {
 	c, t := s.batch[s.next], s.t
 	c.err, c.panicked = nil, nil
 	f := t.frame(nil, preparedOf(c.ctx))
+	f.call = c
 	f.bound = f.prepared.binds() // what was written for it when the transaction began goes with it
 	f.wrote = f.bound
 	s.ctx, s.close = t.partContext(c.ctx, f)
@@ -195,7 +196,7 @@ func (s *shift) finish() bool {
 		err = errBroken
 	}
 	s.result = s.t.conclude(c, s.frame.Load(), err)
-	if s.result.err != nil {
+	if s.result.culprit == c {
 		s.result.final = broken || s.ctx.Err() != nil
 	}
 	return true
@@ -217,7 +218,7 @@ func (t *transaction) conclude(c *call, f *frame, err error) result {
 		return result{}
 	}
 	r := t.blame(c, err)
-	r.nested = nested
+	r.nested = r.nested || nested
 	return r
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"gorm.io/gorm"
 )
@@ -29,12 +30,16 @@ type transaction struct {
 	many       bool // parts share it
 	names      int  // savepoints so far
 
+	draining sync.Mutex // one goroutine at a time sends what is queued
+
 	mu      sync.Mutex // fn may use its transaction from several goroutines
 	doom    error      // why it can only roll back
 	changed bool       // something was written
 	gathers map[any]gather
 	order   []any
 	after   []func()
+	queue   []pending
+	sent    int // statements of the queue so far
 }
 
 // begin starts a transaction: READ COMMITTED where there is a choice, BEGIN IMMEDIATE on SQLite, so that a reader
@@ -74,10 +79,14 @@ func (t *transaction) beginImmediate(ctx context.Context) error {
 }
 
 func (u *UnitOfWork) bounded() (context.Context, context.CancelFunc) {
-	if u.cfg.PartTimeout < 0 {
+	return u.boundedBy(u.cfg.PartTimeout)
+}
+
+func (u *UnitOfWork) boundedBy(limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit < 0 {
 		return context.WithCancel(context.Background())
 	}
-	return context.WithTimeout(context.Background(), u.cfg.PartTimeout)
+	return context.WithTimeout(context.Background(), limit)
 }
 
 func (t *transaction) close() { _ = t.conn.Close() }

@@ -37,6 +37,8 @@ type Config struct {
 	Retries int
 	// PartTimeout bounds the time fn may take once started. 0 means 30 s; negative means no bound.
 	PartTimeout time.Duration
+	// Pipeline sends what [Queue] has queued, on PostgreSQL: pgxpipe.Pipeline{}. nil has every statement sent by itself.
+	Pipeline Pipeline
 	// Logger hears of panics and of transactions that ran again. nil discards.
 	Logger *slog.Logger
 }
@@ -112,6 +114,9 @@ func New(db *gorm.DB, cfg Config) (*UnitOfWork, error) {
 	d, err := dialectOf(db)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Pipeline != nil && d != postgres {
+		return nil, fmt.Errorf("uow: Config.Pipeline is for PostgreSQL, the database is %s", d)
 	}
 	pool, err := db.DB()
 	if err != nil {

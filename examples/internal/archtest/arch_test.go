@@ -24,6 +24,7 @@ var walls = []struct {
 	{"resilience", []string{"resilience/internal/..."}},
 
 	{"outbox/uow", nil},
+	{"outbox/uow/pgxpipe", []string{"outbox/uow"}},
 	{"outbox/internal/...", []string{"outbox/uow"}},
 	{"outbox/outboxtest", []string{"outbox", "outbox/uow"}},
 	{"outbox/debezium", nil}, // plain SQL and JSON
