@@ -56,8 +56,18 @@ func (d dialect) transient(err error) bool {
 
 // ends reports whether a statement that failed with err ended the transaction, or may have.
 func (d dialect) ends(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || d.transient(err) {
-		return true
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || d.transient(err) ||
+		d.rolledBack(err)
+}
+
+// rolledBack reports whether err is what a database says that has rolled the transaction back. One that is found only
+// while rows are read, by whoever reads them, may reach us as fn's error.
+func (d dialect) rolledBack(err error) bool {
+	if code, ok := sqlState(err); ok {
+		return code == "40001" || code == "40P01"
+	}
+	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
+		return e.Number == 1213 || e.Number == 1206 // ER_LOCK_TABLE_FULL
 	}
 	code, ok := sqliteCode(d, err)
 	if !ok {

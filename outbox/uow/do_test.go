@@ -231,14 +231,14 @@ func TestPanicGoesOnInItsCallerAlone(t *testing.T) {
 func TestRule06_HungPart(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *gorm.DB) {
-		u := unit(t, db, one(uow.Config{PartTimeout: 300 * time.Millisecond}))
+		u := unit(t, db, one(uow.Config{PartTimeout: 3 * time.Second}))
 		release := make(chan struct{})
 		late := make(chan error, 1)
 		var once sync.Once
 		neighbor := func(id int) func(context.Context) error {
 			return func(ctx context.Context) error {
 				if id == 3 {
-					once.Do(func() { time.AfterFunc(time.Second, func() { close(release) }) })
+					once.Do(func() { time.AfterFunc(100*time.Millisecond, func() { close(release) }) })
 				}
 				return insert(ctx, id)
 			}

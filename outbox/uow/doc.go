@@ -61,7 +61,9 @@
 //	fn returns an error after a write         neighbors run again together, fn runs again alone
 //	fn panics or calls runtime.Goexit         neighbors run again together, fn does not; the panic goes on
 //	fn exceeds PartTimeout                    neighbors run again together; context.DeadlineExceeded
-//	deadlock, serialization failure, busy     all run again, in halves, with backoff
+//	deadlock, serialization failure, busy     all run again, in halves, with backoff, also if fn swallows it
+//	no answer to BEGIN or COMMIT              as if the connection were lost, after PartTimeout (PostgreSQL; for MySQL
+//	                                          set readTimeout in the DSN)
 //	connection lost before COMMIT             all run again, in halves, with backoff
 //	connection lost during COMMIT             asked for; else ErrOutcomeUnknown
 //	a BeforeCommit flush fails                halves run again until the culprit is alone; it gets the error

@@ -1,5 +1,10 @@
 package uow
 
+import "time"
+
+// Age makes an outcome as old as if its COMMIT had been sent so much earlier.
+func Age(e *OutcomeError, by time.Duration) { e.receipt.at = e.receipt.at.Add(-by) }
+
 // Waiting returns how many callers wait for a transaction.
 func Waiting(u *UnitOfWork) int {
 	u.mu.Lock()

@@ -33,7 +33,9 @@ type frame struct {
 	bound     bool  // something was prepared for it before any savepoint: only a rollback of everything undoes that
 	poisoned  error // PostgreSQL: a statement failed, and nothing works until a rollback
 	over      bool
-	running   int // statements under way, those of frames inside included
+	used      bool // a statement was run
+	nests     bool // a nested Do is under way
+	running   int  // statements under way, those of frames inside included
 }
 
 // frame begins a frame; parent is nil for a part.
@@ -70,9 +72,10 @@ func (f *frame) handle(ctx context.Context) *gorm.DB {
 // nested runs fn as a part of the frame's part.
 func (f *frame) nested(ctx context.Context, fn func(context.Context) error) error {
 	t := f.tx
-	if err := f.usable(); err != nil {
+	if err := f.nest(); err != nil {
 		return err
 	}
+	defer f.unnest()
 	p := preparedOf(ctx)
 	child := t.frame(f, p)
 	ctx = context.WithValue(ctx, frameKey{}, child)
@@ -96,15 +99,29 @@ func (f *frame) nested(ctx context.Context, fn func(context.Context) error) erro
 	if err == nil {
 		err = fmt.Errorf("%w: %w", ErrDoomed, child.failure())
 	}
+	child.unseen(err)
 	child.undo(err)
 	return err
 }
 
-// usable says why no statement may run now.
-func (f *frame) usable() error {
+// nest begins a nested Do, or says why there can be none now. Two at a time could not be undone apart from each other.
+func (f *frame) nest() error {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
-	return f.unusable()
+	if err := f.unusable(); err != nil {
+		return err
+	}
+	if f.nests {
+		return ErrConcurrent
+	}
+	f.nests = true
+	return nil
+}
+
+func (f *frame) unnest() {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	f.nests = false
 }
 
 // unusable is usable for who holds tx.mu. A frame has ended with those around it: a part that was given up may still
@@ -131,6 +148,7 @@ func (f *frame) begin(allowed bool) error {
 	if err := f.unusable(); err != nil && !allowed {
 		return err
 	}
+	f.used = true
 	f.count(1)
 	return nil
 }
@@ -193,6 +211,9 @@ func (f *frame) keep() {
 // behind, may write after everything that could be done here.
 func (f *frame) undo(cause error) bool {
 	t := f.tx
+	if t.unit.dialect.rolledBack(cause) {
+		t.ruin(cause)
+	}
 	t.mu.Lock()
 	t.cut(f.marks)
 	clean, still := !f.wrote && f.poisoned == nil, f.running == 0
@@ -208,6 +229,18 @@ func (f *frame) undo(cause error) bool {
 	}
 	t.ruin(&restart{cause})
 	return false
+}
+
+// unseen notes an error of PostgreSQL's that fn met while it read rows, where the pool does not hear of it.
+func (f *frame) unseen(err error) {
+	if _, ok := sqlState(err); !ok || f.tx.unit.dialect != postgres {
+		return
+	}
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	if f.used {
+		f.poison(err)
+	}
 }
 
 // restart is the cause of a transaction's end when a part of it has to be undone without a savepoint.

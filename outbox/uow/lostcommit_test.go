@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
 	"gorm.io/driver/mysql"
@@ -167,5 +168,32 @@ func TestMigrateSweepsOutcomes(t *testing.T) {
 	var left []string
 	if err := db.Raw("SELECT writer FROM uow_outcomes").Scan(&left).Error; err != nil || slices.Contains(left, "old") || !slices.Contains(left, "new") {
 		t.Errorf("%v are left, %v", left, err)
+	}
+}
+
+// What tells of a COMMIT is swept after a day. From then on its outcome is unknown, which is not "not committed".
+func TestResolveAfterADay(t *testing.T) {
+	t.Parallel()
+	direct := openMySQL(t)
+	migrate(t, direct)
+	db, p := behind(t, direct)
+	u := unit(t, db, uow.Config{})
+	err := u.Do(t.Context(), func(ctx context.Context) error {
+		p.lose.Store(loseAnswer)
+		p.mute.Store(true)
+		return insert(ctx, 1)
+	})
+	var unknown *uow.OutcomeError
+	if !errors.As(err, &unknown) {
+		t.Fatal(err)
+	}
+	p.mute.Store(false)
+	exec(t, direct, "UPDATE uow_outcomes SET written_at = written_at - 90000")
+	migrate(t, direct) // sweeps
+	uow.Age(unknown, 25*time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if committed, err := unknown.Resolve(ctx); !errors.Is(err, uow.ErrOutcomeUnknown) {
+		t.Errorf("committed %v, %v", committed, err)
 	}
 }

@@ -129,25 +129,33 @@ func statements(text string) []string {
 // lockMigrations keeps other processes from migrating at the same time. SQLite needs nothing: each file checks
 // and applies under the database's one write lock.
 func (u *UnitOfWork) lockMigrations(ctx context.Context) (unlock func(), err error) {
-	const number = 7283010571 // any; the same in every process
-	lock, free := "SELECT pg_advisory_lock(?)", "SELECT pg_advisory_unlock(?)"
-	switch u.dialect {
-	case sqlite:
+	if u.dialect == sqlite {
 		return func() {}, nil
-	case mariadb:
-		lock, free = "SELECT GET_LOCK(CAST(? AS CHAR), 60)", "SELECT RELEASE_LOCK(CAST(? AS CHAR))"
-	case postgres:
-		lock, free = strings.ReplaceAll(lock, "?", "$1"), strings.ReplaceAll(free, "?", "$1")
+	}
+	if u.sql.Stats().MaxOpenConnections == 1 {
+		return nil, errors.New("uow: Migrate needs two connections, SetMaxOpenConns is 1")
+	}
+	// Any number; the same in every process. MySQL's locks are the whole server's.
+	lock := "SELECT pg_advisory_lock(7283010571) IS NOT NULL"
+	free := "SELECT pg_advisory_unlock(7283010571)"
+	if u.dialect == mariadb {
+		lock = "SELECT COALESCE(GET_LOCK(SHA1(CONCAT(DATABASE(), '.surge')), 60), 0)"
+		free = "SELECT RELEASE_LOCK(SHA1(CONCAT(DATABASE(), '.surge')))"
 	}
 	conn, err := u.sql.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.ExecContext(ctx, lock, number); err != nil {
+	var got bool
+	err = conn.QueryRowContext(ctx, lock).Scan(&got)
+	if err == nil && !got {
+		err = errors.New("uow: another process has been migrating for a minute")
+	}
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return func() {
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), free, number)
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), free)
 		_ = conn.Close()
 	}, nil
 }

@@ -35,7 +35,7 @@ func (e *OutcomeError) Is(target error) bool { return target == ErrOutcomeUnknow
 func (e *OutcomeError) Unwrap() error { return e.lost }
 
 // Resolve asks the database what became of the transaction, and waits until it knows or ctx ends. The callers that
-// shared it share its outcome. The answer can be had for a day. An error means that it is still unknown: that of the
+// shared it share its outcome. The answer can be had for 23 hours. An error means that it is still unknown: that of the
 // database, or [ErrOutcomeUnknown] for good where the table uow_outcomes is missing (MySQL and MariaDB).
 func (e *OutcomeError) Resolve(ctx context.Context) (committed bool, err error) {
 	if e.receipt == (receipt{}) {
@@ -43,8 +43,8 @@ func (e *OutcomeError) Resolve(ctx context.Context) (committed bool, err error) 
 	}
 	for try := 0; ; try++ {
 		known, committed, err := e.unit.ask(ctx, e.receipt)
-		if known {
-			return committed, nil
+		if known || errors.Is(err, ErrOutcomeUnknown) {
+			return committed, err
 		}
 		if err == nil {
 			err = fmt.Errorf("%w, and its transaction has not ended", ErrOutcomeUnknown)
@@ -60,7 +60,13 @@ func (e *OutcomeError) Resolve(ctx context.Context) (committed bool, err error) 
 type receipt struct {
 	xid           string // PostgreSQL's transaction id
 	writer, token string // MySQL and MariaDB: what its row of uow_outcomes says if it was committed
+
+	at time.Time // when it was written
 }
+
+// keeps is how long after a COMMIT what tells of it can be relied on to be there: less than the day after which it is
+// swept, by the clocks of two machines.
+const keeps = 23 * time.Hour
 
 // sign makes the transaction one whose outcome can be asked for. PostgreSQL has a name for every transaction that
 // writes; on MySQL and MariaDB the transaction writes a token. needless means that it changed nothing.
@@ -77,7 +83,7 @@ func (t *transaction) sign() (r receipt, needless bool, err error) {
 	case t.unit.unsigned.Load():
 		return receipt{}, false, nil
 	}
-	r = receipt{writer: t.unit.borrow(), token: rand.Text()}
+	r = receipt{writer: t.unit.borrow(), token: rand.Text(), at: time.Now()}
 	_, err = t.tx.ExecContext(ctx, `INSERT INTO uow_outcomes (writer, token, written_at) VALUES (?, ?, UNIX_TIMESTAMP())
 		ON DUPLICATE KEY UPDATE token = VALUES(token), written_at = VALUES(written_at)`, r.writer, r.token)
 	if err == nil {
@@ -143,6 +149,9 @@ func (u *UnitOfWork) ask(ctx context.Context, r receipt) (known, committed bool,
 	var token string
 	err = u.sql.QueryRowContext(ctx, "SELECT token FROM uow_outcomes WHERE writer = ? FOR UPDATE", r.writer).Scan(&token)
 	if errors.Is(err, sql.ErrNoRows) {
+		if time.Since(r.at) > keeps {
+			return false, false, ErrOutcomeUnknown
+		}
 		return true, false, nil
 	}
 	return err == nil, token == r.token, err

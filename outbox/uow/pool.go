@@ -39,6 +39,13 @@ func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sq
 	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
+	if p.f.tx.unit.dialect != sqlite && locks(kind, query) {
+		all, err := p.readAll(ctx, kind, query, args)
+		if err != nil {
+			return nil, err
+		}
+		return all.rows(ctx)
+	}
 	rows, err := p.f.tx.exec.QueryContext(ctx, query, args...)
 	p.after(kind, err, kind != read && kind != save)
 	return rows, err
@@ -49,9 +56,23 @@ func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *
 	if err := p.before(ctx, kind); err != nil {
 		return errorRow(ctx, err)
 	}
+	if p.f.tx.unit.dialect != sqlite && locks(kind, query) {
+		all, err := p.readAll(ctx, kind, query, args)
+		if err != nil {
+			return errorRow(ctx, err)
+		}
+		return all.row(ctx)
+	}
 	row := p.f.tx.exec.QueryRowContext(ctx, query, args...)
 	p.after(kind, row.Err(), kind != read && kind != save)
 	return row
+}
+
+// readAll runs a query of which the end of its rows tells whether the transaction is still there.
+func (p *pool) readAll(ctx context.Context, kind kind, query string, args []any) (*replay, error) {
+	all, err := record(p.f.tx.exec.QueryContext(ctx, query, args...)) //nolint:sqlclosecheck,rowserrcheck // record does
+	p.after(kind, err, kind != read && kind != save)
+	return all, err
 }
 
 // PrepareContext cannot see what the statement will do, so it counts as a write.
@@ -136,7 +157,7 @@ func (p *pool) after(k kind, err error, wrote bool) {
 		p.f.wrote = p.f.wrote || wrote
 		t.changed = t.changed || wrote
 		if k == rollbackTo {
-			p.f.poisoned = nil
+			p.f.heal()
 		}
 	case ended:
 		if t.doom == nil {
@@ -153,6 +174,16 @@ func (f *frame) poison(err error) {
 		if f.poisoned == nil {
 			f.poisoned = err
 		}
+		if f.savepoint != "" {
+			return
+		}
+	}
+}
+
+// heal takes poison back: after a rollback to a savepoint PostgreSQL's transaction works again.
+func (f *frame) heal() {
+	for ; f != nil; f = f.parent {
+		f.poisoned = nil
 		if f.savepoint != "" {
 			return
 		}

@@ -186,6 +186,9 @@ func (s *shift) finish() bool {
 	c := s.batch[s.next]
 	defer s.close()
 	if !s.turn.CompareAndSwap(int64(s.next)+1, 0) {
+		if p := s.outcome.panicked; p != nil {
+			s.t.unit.cfg.Logger.Error("part panicked after it was given up", "panic", p.value, "stack", string(p.stack))
+		}
 		c.leave()
 		return false
 	}
@@ -212,6 +215,7 @@ func (t *transaction) conclude(c *call, f *frame, err error) result {
 	if err == nil { // fn swallowed an error that ended the transaction
 		err = fmt.Errorf("%w: %w", ErrDoomed, f.failure())
 	}
+	f.unseen(err)
 	nested := errors.As(t.cause(), new(*restart))
 	if f.undo(err) {
 		c.err = err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gorm.io/gorm"
@@ -14,6 +15,7 @@ import (
 
 var (
 	errHung   = fmt.Errorf("uow: fn exceeded Config.PartTimeout: %w", context.DeadlineExceeded)
+	errSilent = fmt.Errorf("uow: no answer within Config.PartTimeout: %w", context.DeadlineExceeded)
 	errBroken = errors.New("uow: fn did not return")
 	errEnded  = fmt.Errorf("%w: it has ended", ErrNoTransaction)
 )
@@ -25,6 +27,8 @@ type transaction struct {
 	tx   *sql.Tx       // nil on SQLite, where BEGIN IMMEDIATE is ours to say
 	exec gorm.ConnPool // tx, or open
 	open *open         // SQLite's
+
+	abandon context.CancelFunc // has tx stop waiting for the server; nil on SQLite
 
 	savepoints bool // failed frames are rolled back to a savepoint
 	many       bool // parts share it
@@ -53,8 +57,13 @@ func (u *UnitOfWork) begin(savepoints, many bool) (*transaction, error) {
 	}
 	t := &transaction{unit: u, conn: conn, savepoints: savepoints, many: many}
 	if u.dialect != sqlite {
-		// The context of BeginTx would roll the transaction back when it ends, COMMIT included.
-		t.tx, err = conn.BeginTx(context.Background(), &sql.TxOptions{Isolation: u.dialect.isolation()})
+		// The context of BeginTx rolls the transaction back when it ends: that is when the server does not answer.
+		var whole context.Context
+		whole, t.abandon = context.WithCancel(context.Background())
+		err = t.answered(func() (err error) {
+			t.tx, err = conn.BeginTx(whole, &sql.TxOptions{Isolation: u.dialect.isolation()})
+			return err
+		})
 		t.exec = t.tx
 	} else {
 		t.open = &open{conn: conn}
@@ -62,10 +71,26 @@ func (u *UnitOfWork) begin(savepoints, many bool) (*transaction, error) {
 		err = t.beginImmediate(ctx)
 	}
 	if err != nil {
-		_ = conn.Close()
+		t.close()
 		return nil, fmt.Errorf("uow: begin: %w", err)
 	}
 	return t, nil
+}
+
+// answered calls f, which waits for the server's answer to BEGIN, COMMIT or ROLLBACK, and gives up after PartTimeout: a
+// host that is gone without a word would otherwise be waited for until TCP gives up, a quarter of an hour.
+func (t *transaction) answered(f func() error) error {
+	if t.unit.cfg.PartTimeout < 0 {
+		return f()
+	}
+	var late atomic.Bool
+	timer := time.AfterFunc(t.unit.cfg.PartTimeout, func() { late.Store(true); t.abandon() })
+	defer timer.Stop()
+	err := f()
+	if late.Load() && errors.Is(err, context.Canceled) {
+		err = errSilent
+	}
+	return err
 }
 
 func (t *transaction) beginImmediate(ctx context.Context) error {
@@ -89,13 +114,18 @@ func (u *UnitOfWork) boundedBy(limit time.Duration) (context.Context, context.Ca
 	return context.WithTimeout(context.Background(), limit)
 }
 
-func (t *transaction) close() { _ = t.conn.Close() }
+func (t *transaction) close() {
+	_ = t.conn.Close()
+	if t.abandon != nil {
+		t.abandon()
+	}
+}
 
 // rollback undoes everything. A connection on which that fails is not used again.
 func (t *transaction) rollback() {
 	var err error
 	if t.tx != nil {
-		err = t.tx.Rollback()
+		err = t.answered(t.tx.Rollback)
 	} else {
 		err = t.open.end("ROLLBACK")
 	}
@@ -122,7 +152,7 @@ func (t *transaction) commit() error {
 		t.rollback()
 		return fmt.Errorf("uow: commit: %w", err)
 	}
-	err = t.tx.Commit()
+	err = t.answered(t.tx.Commit)
 	switch {
 	case err == nil || t.unit.dialect.refused(err):
 		t.unit.giveBack(r)

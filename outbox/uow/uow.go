@@ -18,6 +18,8 @@ var (
 	ErrNoTransaction = errors.New("uow: no transaction in the context")
 	// ErrDoomed is returned by every statement after an error that ended the transaction.
 	ErrDoomed = errors.New("uow: the transaction can only roll back")
+	// ErrConcurrent is returned by a nested Do while another one of the same part is under way in another goroutine.
+	ErrConcurrent = errors.New("uow: another nested Do of the same part is under way")
 	// ErrOtherUnit is returned by Do inside the transaction of another UnitOfWork: the two could not
 	// commit together, and waiting for one inside the other invites a deadlock.
 	ErrOtherUnit = errors.New("uow: inside the transaction of another unit of work")
@@ -157,10 +159,10 @@ func (u *UnitOfWork) inspectSQLite() error {
 // while another transaction is under way share the next one; each keeps its own outcome. fn runs on a
 // goroutine of the unit of work's while the caller waits, may run more than once, and gets a context with the caller's
 // values, the transaction and a deadline, but without the caller's cancellation. Do never returns while fn runs. Inside
-// fn, Do joins: an error undoes the inner part only.
+// fn, Do joins: an error undoes the inner part only. Nothing else of fn may use the transaction meanwhile.
 //
-// Errors: fn's own; ctx.Err() when ctx ended before fn started; ErrDoomed when fn swallowed an error that ended the
-// transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; what the database said when a commit was refused.
+// Errors: fn's own; ctx.Err() when ctx ended before a transaction had room for fn; ErrDoomed when fn swallowed an error that ended the
+// transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; ErrConcurrent; what the database said when a commit was refused.
 func (u *UnitOfWork) Do(ctx context.Context, fn func(ctx context.Context) error) error {
 	if f := frameOf(ctx); f != nil {
 		if f.tx.unit != u {
