@@ -45,7 +45,11 @@ func (o *Outbox) insertInto(ctx context.Context, conn gorm.ConnPool, table strin
 		return nil
 	}
 	if o.dialect.postgres() {
-		if err := insertArrays(ctx, conn, table, records); err != nil {
+		insert := insertArrays
+		if len(records) == 1 {
+			insert = insertOne
+		}
+		if err := insert(ctx, conn, table, records); err != nil {
 			return fmt.Errorf("outbox: insert %d messages: %w", len(records), err)
 		}
 		return nil
@@ -95,6 +99,19 @@ func insertArrays(ctx context.Context, conn gorm.ConnPool, table string, records
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[]`+arg+`)
 		WITH ORDINALITY AS u(`+columns+due+`, place)
 		WHERE pg_current_xact_id() IS NOT NULL ORDER BY place`, args...)
+	return err
+}
+
+// insertOne is insertArrays for one record, which costs the server less.
+func insertOne(ctx context.Context, conn gorm.ConnPool, table string, records []record) error {
+	r := &records[0]
+	due, arg, args := "", "", []any{r.shard, r.id, r.topic, r.key, r.typ, r.headers, r.payload}
+	if table == "outbox_scheduled" {
+		due, arg, args = ", due_at", ", $8::bigint", append(args, r.due)
+	}
+	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (`+columns+due+`)
+		SELECT $1::smallint, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bytea`+arg+`
+		WHERE pg_current_xact_id() IS NOT NULL`, args...)
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 const Channel = "surge_outbox"
 
 const (
-	notifyWindow  = 10 * time.Millisecond // at most one notification in it
+	notifyWindow  = 50 * time.Millisecond // at most one notification in it; a relay that was woken polls more often
 	notifyTimeout = 2 * time.Second       // for the statement
 	notifyRest    = time.Second           // after a failure
 )
