@@ -12,12 +12,13 @@ type batch struct {
 	r       *runner
 	p       *Processor
 	items   []*item
-	blocked map[string]bool // queues whose later messages are left out
+	blocked map[string]bool // queues whose later messages go behind what is parked of them
+	left    map[string]bool // queues of which a message was left out: what is behind it waits for it
 	cut     bool            // a handler hung: what has not started waits for the next transaction
 }
 
 func (b *batch) run(ctx context.Context, locks []string) error {
-	b.blocked, b.cut = map[string]bool{}, false
+	b.blocked, b.left, b.cut = map[string]bool{}, map[string]bool{}, false
 	for _, it := range b.items {
 		it.reset()
 	}

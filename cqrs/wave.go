@@ -32,6 +32,8 @@ func (b *batch) admit(it *item) bool {
 		it.fate, it.delay = scheduled, it.later
 	case it.queue != "" && b.blocked[it.queue]:
 		it.fate = behind
+	case it.queue != "" && b.left[it.queue]:
+		b.leaveOut(it)
 	case it.skip:
 		it.fate = skipped
 	case it.verdict != nil:
@@ -62,7 +64,12 @@ func (b *batch) wait(it *item, d time.Duration, why error) {
 }
 
 // leaveOut keeps a message, and what is behind it, out of this transaction.
-func (b *batch) leaveOut(it *item) { it.fate = unstarted }
+func (b *batch) leaveOut(it *item) {
+	it.fate = unstarted
+	if it.queue != "" {
+		b.left[it.queue] = true
+	}
+}
 
 // each runs one message in a part of its own.
 func (b *batch) each(ctx context.Context, it *item) {
