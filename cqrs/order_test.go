@@ -320,3 +320,34 @@ func TestKeysKeepTheirOrder(t *testing.T) {
 		}
 	})
 }
+
+// A batch handler's rejection whose reply fails undoes the call, so that what is behind it does not run before it.
+func TestARejectionWhoseReplyFailsIsNotOvertaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newDB(), &journal{}
+		cfg := b.config()
+		cfg.Lanes = 1
+		s := newService(t, b, catalog(), cfg)
+		cqrs.HandleBatch(s.p, func(_ context.Context, items []*cqrs.Item[place, receipt]) error {
+			for _, it := range items {
+				j.add(it.Envelope.ID)
+				if it.Envelope.ID == "1" {
+					it.Fail(cqrs.Reject("no", nil))
+				}
+			}
+			return nil
+		}, cqrs.OnReply(func(_ context.Context, _ cqrs.Envelope, a cqrs.Answer) error {
+			if a.Rejection != nil && len(j.lines) == 2 {
+				return errors.New("the reply fails")
+			}
+			return nil
+		}))
+		s.oneBatch("shop.commands", placeMsg("1", "k", "hat"), placeMsg("2", "k", "hat"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := j.String(); got != "1 2 1 2" || s.p.Stats().Handled != 1 {
+			t.Errorf("ran %q, stats %+v", got, s.p.Stats())
+		}
+	})
+}

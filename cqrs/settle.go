@@ -25,7 +25,6 @@ func (b *batch) judge(ctx context.Context, it *item, err error) {
 // refuse answers a rejected message; where nobody waits it becomes a dead letter. That does not hold up its queue:
 // "no" is what became of it, and trying again would not change it.
 func (b *batch) refuse(ctx context.Context, it *item, no *Rejection) {
-	it.err, it.refused = no, true
 	err := b.p.do(ctx, func(ctx context.Context) error {
 		d, rt := it.d, it.route
 		if rt.command == nil {
@@ -35,16 +34,22 @@ func (b *batch) refuse(ctx context.Context, it *item, no *Rejection) {
 		defer cancel()
 		return b.guard(rt, []*item{it}, func(*hand) error { return b.reply(ctx, rt.command, d.Envelope, nil, no) })
 	})
-	waits := it.route.command != nil && b.p.replies(it.d.Envelope)
 	switch {
 	case errors.Is(err, errOvertime):
 		b.leaveOut(it)
 	case err != nil:
 		b.fail(it, err)
-	case waits || b.p.cfg.DeadLetters == nil:
-		it.fate = handled
 	default:
-		it.fate = dead
+		b.refused(it, no)
+	}
+}
+
+// refused gives a message its fate whose rejection is answered.
+func (b *batch) refused(it *item, no *Rejection) {
+	it.err, it.refused, it.fate = no, true, dead
+	waits := it.route.command != nil && b.p.replies(it.d.Envelope)
+	if waits || b.p.cfg.DeadLetters == nil {
+		it.fate = handled
 	}
 }
 

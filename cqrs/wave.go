@@ -191,9 +191,7 @@ func (b *batch) together(ctx context.Context, items []*item) {
 		err := b.call(ctx, items)
 		switch {
 		case err == nil:
-			for _, it := range items {
-				b.judge(ctx, it, it.d.Err)
-			}
+			b.answered(items)
 			return
 		case errors.Is(err, errOvertime):
 			for _, it := range items {
@@ -212,6 +210,17 @@ func (b *batch) together(ctx context.Context, items []*item) {
 			return
 		}
 		items = b.without(ctx, items)
+	}
+}
+
+// answered gives messages their fate whose call has succeeded, and has answered what it rejected.
+func (b *batch) answered(items []*item) {
+	for _, it := range items {
+		if no := AsRejection(it.d.Err); no != nil {
+			b.refused(it, no)
+		} else {
+			it.fate = handled
+		}
 	}
 }
 
@@ -337,19 +346,24 @@ func (b *batch) oneOf(ctx context.Context, rt *route, h *handler, d *Delivery) (
 	return r, err
 }
 
-// repliesOf answers what succeeded. If anything failed by itself, all is undone.
+// repliesOf answers all, also what was rejected: a reply that fails later would have its message run again after those
+// behind it. If anything failed by itself, all is undone.
 func (b *batch) repliesOf(ctx context.Context, rt *route, all, ds []*Delivery, results []any) error {
 	for _, d := range all {
 		if failsAlone(d.Err) {
 			return errSome
 		}
 	}
+	if rt.command == nil {
+		return nil
+	}
+	answers := make(map[*Delivery]any, len(ds))
 	for i, d := range ds {
-		if AsRejection(d.Err) != nil {
-			continue
-		}
+		answers[d] = results[i]
+	}
+	for _, d := range all {
 		sctx, cancel := b.scope(ctx, d, rt.limit)
-		err := b.reply(sctx, rt.command, d.Envelope, results[i], d.Err)
+		err := b.reply(sctx, rt.command, d.Envelope, answers[d], d.Err)
 		cancel()
 		if err != nil {
 			d.Err = undone{err}
