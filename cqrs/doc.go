@@ -71,6 +71,8 @@
 //	handler overstays HandlerTimeout     its context ends; the error it then returns is a failure
 //	handler does not return at all       left behind, its transaction closed: [ErrHung], a failure like others; its key
 //	                                     waits until it returns, its lane goes on; [Stats].Hung counts them
+//	batch handler does not return        the same, but its keys do not wait: its messages run one by one beside it,
+//	                                     until the one is found that it hangs on
 //	batch handler fails                  undone; its messages run one by one
 //	batch handler fails one item         undone; runs again without the item and what is behind it
 //	transaction does not commit          messages run one by one; one whose own does not commit counts as failed

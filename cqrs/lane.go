@@ -179,7 +179,7 @@ func (l *lane) decode(items []*item) {
 }
 
 // leave keeps account of the hand that was just given up with these messages. It has their deliveries for as long as it
-// likes; the items go on with copies.
+// likes; the items go on with copies. Of a batch no key waits for it: one by one its messages tell which is to blame.
 func (l *lane) leave(items ...*item) {
 	e := hungHandler{hand: l.gaveUp, since: time.Now(), what: items[0].d.Envelope.Type}
 	if len(items) == 1 {
