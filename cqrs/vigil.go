@@ -11,9 +11,10 @@ import (
 )
 
 // How often a run says that it lives, how long that is believed, by how much clocks may differ, and how long after a
-// death messages are suspects whose age is not known.
+// death messages are suspects whose age is not known. A death must be known, beatLasts+beatEvery after the last beat,
+// before the broker moves what the dead had: after a session timeout, which is 10 s at Kafka's default.
 const (
-	beatEvery = 3 * time.Second
+	beatEvery = 2 * time.Second
 	beatLasts = 3 * beatEvery
 	clockSkew = time.Minute
 	ageless   = 15 * time.Minute

@@ -47,6 +47,33 @@ func TestRule06_ADeathIsKnownBeforeTheLeaseOfWhatKilledEnds(t *testing.T) {
 	}
 }
 
+// A death is known before a broker has given what the dead had to others.
+func TestRule06_ADeathIsKnownBeforeASessionEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const session = 10 * time.Second
+		b := newDB()
+		m := mortal{crashes{b}, map[string]time.Time{}, new(time.Duration)}
+		cfg := b.config()
+		cfg.Crashes = m
+		s := newService(t, b, catalog(), cfg)
+		noted := -1
+		cqrs.On(s.p, func(_ context.Context, n note) error { noted = b.state.begun[n.Text]; return nil })
+		s.run()
+		time.Sleep(time.Minute + time.Millisecond) // it has just looked
+		b.read(func(st *tables) {
+			st.runs["other"] = &cqrs.Peer{Run: "other", Beats: 20}
+			m.until["other"] = time.Now().Add(*m.ttl)
+		})
+		time.Sleep(session)
+		s.deliver("shop.commands", noteMsg("1", "k", "1"))
+		synctest.Wait()
+		if noted != 1 {
+			t.Errorf("it ran with %d notes, want 1; a sign of life lasts %v", noted, *m.ttl)
+		}
+	})
+}
+
 func diesOfALeasedMessage(t *testing.T, timeout time.Duration) {
 	b := newDB()
 	m := mortal{crashes{b}, map[string]time.Time{}, new(time.Duration)}
