@@ -111,7 +111,8 @@ type Crashes interface {
 	// Beat notes that run, one Run of a processor, lives for ttl more by the database's clock, and returns the
 	// group's other runs that have not left.
 	Beat(ctx context.Context, group, run string, ttl time.Duration) ([]Peer, error)
-	// Leave forgets run, which has stopped in an orderly way, and the group's runs that have expired.
+	// Leave forgets run, which has stopped in an orderly way. It may forget the group's runs that have expired so
+	// long ago that all others have seen it, but no other: a death would look like an orderly end.
 	Leave(ctx context.Context, group, run string) error
 	// Begun returns how often messages, whose ids are sorted and distinct, have begun to run without an end.
 	Begun(ctx context.Context, group string, ids []string) ([]int, error)

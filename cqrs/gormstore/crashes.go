@@ -10,8 +10,10 @@ import (
 	"github.com/surge-go/surge/outbox/uow"
 )
 
-// deathsKept is how long a run that has died is remembered, unless another one leaves before.
-const deathsKept = 24 * time.Hour
+const (
+	deathKnown = time.Minute    // after which every run has seen that another one has died
+	deathsKept = 24 * time.Hour // how long that is remembered, unless another run leaves before
+)
 
 var _ cqrs.Crashes = Crashes{}
 
@@ -36,10 +38,11 @@ func (Crashes) Beat(ctx context.Context, group, run string, ttl time.Duration) (
 		" AS expired FROM cqrs_runs WHERE grp=? AND run<>? ORDER BY run", group, run)
 }
 
-// Leave forgets run, and the group's runs that have expired.
+// Leave forgets run, and the group's runs that have expired more than a minute ago: by then the others know of it.
 func (Crashes) Leave(ctx context.Context, group, run string) error {
 	tx := uow.DB(ctx)
-	_, err := exec(tx, "leave", "DELETE FROM cqrs_runs WHERE grp=? AND (run=? OR expires_at<"+nowOn(tx)+")", group, run)
+	_, err := exec(tx, "leave", "DELETE FROM cqrs_runs WHERE grp=? AND (run=? OR expires_at<"+nowOn(tx)+"-?)",
+		group, run, deathKnown.Microseconds())
 	return err
 }
 
