@@ -93,25 +93,42 @@ const maxLooks = 20
 func (p *Parking) Append(ctx context.Context, messages []*cqrs.Parked) error {
 	tx := uow.DB(ctx)
 	for group, messages := range byGroup(messages) {
-		known, err := p.known(ctx, group, messages)
+		queues := queuesOf(messages)
+		known, err := p.known(ctx, group, queues)
 		if err != nil {
 			return err
 		}
-		if err := chunks(messages, func(m []*cqrs.Parked) error { return appendTo(tx, m, known) }); err != nil {
+		added := int64(0)
+		err = chunks(messages, func(m []*cqrs.Parked) error {
+			n, err := appendTo(tx, m, known)
+			added += n
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if added == int64(len(messages)) {
+			continue
+		}
+		if err := promote(tx, group, queues); err != nil { // what was ignored may have been to be a head
 			return err
 		}
 	}
 	return nil
 }
 
-// known returns the queues that are parked already.
-func (p *Parking) known(ctx context.Context, group string, messages []*cqrs.Parked) (map[string]bool, error) {
-	var queues []string
-	for _, m := range messages {
-		queues = append(queues, m.Queue)
+// queuesOf returns the messages' queues, sorted and distinct.
+func queuesOf(messages []*cqrs.Parked) []string {
+	queues := make([]string, len(messages))
+	for i, m := range messages {
+		queues[i] = m.Queue
 	}
 	slices.Sort(queues)
-	queues = slices.Compact(queues)
+	return slices.Compact(queues)
+}
+
+// known returns which of the queues are parked already.
+func (p *Parking) known(ctx context.Context, group string, queues []string) (map[string]bool, error) {
 	parked, err := p.Parked(ctx, group, queues)
 	known := make(map[string]bool, len(queues))
 	for i, q := range queues {
@@ -120,13 +137,14 @@ func (p *Parking) known(ctx context.Context, group string, messages []*cqrs.Park
 	return known, err
 }
 
-func appendTo(tx *gorm.DB, messages []*cqrs.Parked, known map[string]bool) error {
+// appendTo returns how many of the messages were not there yet.
+func appendTo(tx *gorm.DB, messages []*cqrs.Parked, known map[string]bool) (int64, error) {
 	now := nowOn(tx)
 	args := make([]any, 0, len(messages)*14)
 	for _, m := range messages {
 		values, err := recordArgs(&m.Record)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		args = append(args, values...)
 		args = append(args, !known[m.Queue], m.Blocked, m.Dead, max(m.Delay, 0).Microseconds())
@@ -136,9 +154,8 @@ func appendTo(tx *gorm.DB, messages []*cqrs.Parked, known map[string]bool) error
 	if tx.Name() == "mysql" {
 		onDup = " ON DUPLICATE KEY UPDATE cqrs_parked.id=cqrs_parked.id"
 	}
-	_, err := exec(tx, "park messages", "INSERT INTO cqrs_parked ("+recordColumns+",head,blocked,dead,due_at) VALUES "+
+	return exec(tx, "park messages", "INSERT INTO cqrs_parked ("+recordColumns+",head,blocked,dead,due_at) VALUES "+
 		strings.TrimSuffix(strings.Repeat("(?,?,?,?,?,?,?,?,?,?,?,?,?,"+now+"+?),", len(messages)), ",")+onDup, args...)
-	return err
 }
 
 type parkedRow struct {

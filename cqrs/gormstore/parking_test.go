@@ -81,6 +81,21 @@ func TestRule04_SuccessorsAreLeasedWithTheHead(t *testing.T) {
 	})
 }
 
+// A message that is parked under another queue, such as a scheduled one under its own ID, is ignored; what comes behind
+// it is then its queue's head.
+func TestRule04_WhatIsBehindAnIgnoredMessageIsTheHead(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		scheduled := parked("m1", "m1")
+		scheduled.Delay = time.Hour
+		f.append(t, scheduled)
+		f.append(t, parked("k1", "m1"), parked("k1", "m2"))
+		if got := idsOf(f.lease(t, 10, time.Minute)); got != "m2" {
+			t.Errorf("leased %q, want m2", got)
+		}
+	})
+}
+
 func TestParkingNeedsATransaction(t *testing.T) {
 	t.Parallel()
 	p := gormstore.NewParking()
