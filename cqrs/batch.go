@@ -109,7 +109,12 @@ func (it *item) joins() bool {
 	return it.fate == undecided && it.queue != "" && !it.skip && it.later == 0 && (it.parked == nil || it.arrives)
 }
 
-// joinQueues puts fresh messages of parked queues behind what is there.
+// isLeased reports whether the message is to run and then to be taken out of the queue that it is in.
+func (it *item) isLeased() bool { return it.fate == undecided && it.parked != nil && !it.arrives }
+
+// joinQueues puts fresh messages of parked queues behind what is there. The heads of these queues are locked, and in
+// the same order those of which messages are leased: locked only at the end, when a message is consumed, they would come
+// after the rows of handlers, and for a fresh message of the queue in another process before them.
 func (b *batch) joinQueues(ctx context.Context) error {
 	for _, it := range b.items {
 		if it.parked != nil && it.chain.broken.Load() {
@@ -121,8 +126,11 @@ func (b *batch) joinQueues(ctx context.Context) error {
 	}
 	var queues []string
 	for _, it := range b.items {
-		if it.joins() {
+		switch {
+		case it.joins():
 			queues = append(queues, it.queue)
+		case it.isLeased():
+			queues = append(queues, it.parked.Queue)
 		}
 	}
 	if queues = lockNames(queues); len(queues) == 0 {
