@@ -290,10 +290,20 @@ func (t *task) stop(killed <-chan struct{}) error {
 	case <-timer.C:
 		return fmt.Errorf("%w: %s within %v", ErrGrace, t.name, t.grace)
 	}
-	if t.err == nil || errors.Is(t.err, context.Canceled) {
+	if t.err == nil || canceled(t.err) {
 		return nil
 	}
 	return fmt.Errorf("host: %s: %w", t.name, t.err)
+}
+
+// canceled reports whether an error says that its context was canceled and nothing else.
+func canceled(err error) bool {
+	all, joined := err.(interface{ Unwrap() []error }) //nolint:errorlint // it looks at each level
+	if !joined {
+		inner := errors.Unwrap(err)
+		return inner != nil && canceled(inner) || inner == nil && errors.Is(err, context.Canceled)
+	}
+	return !slices.ContainsFunc(all.Unwrap(), func(e error) bool { return !canceled(e) })
 }
 
 // Kill ends a running service as a crash would, for tests: its database handle is closed, so that nothing more
