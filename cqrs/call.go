@@ -104,10 +104,8 @@ func (c *calls) expect(p *Processor, token string) (reply chan *Delivery, over <
 	if c.serving == nil {
 		return nil, nil, ErrNotRunning
 	}
-	if c.sub == nil {
-		if err := c.subscribe(p); err != nil {
-			return nil, nil, err
-		}
+	if err := c.listen(p); err != nil {
+		return nil, nil, err
 	}
 	if c.open == nil {
 		c.open = map[string]chan *Delivery{}
@@ -121,6 +119,25 @@ func (c *calls) forget(token string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.open, token)
+}
+
+// listen subscribes unless that is done; a subscription that has ended by itself is replaced. The caller holds mu.
+func (c *calls) listen(p *Processor) error {
+	if c.sub == nil {
+		return c.subscribe(p)
+	}
+	select {
+	case <-c.stopped:
+	default:
+		return nil
+	}
+	c.stop()
+	err := c.sub.Close()
+	c.sub, c.stop, c.stopped = nil, nil, nil
+	if err != nil {
+		return fmt.Errorf("cqrs: close the subscriber of replies: %w", err)
+	}
+	return c.subscribe(p)
 }
 
 func (c *calls) subscribe(p *Processor) error {

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/surge-go/surge/cqrs"
 )
 
@@ -262,6 +264,44 @@ func TestACallEndsWithTheProcessor(t *testing.T) {
 		s.stop()
 		if err := <-ended; !errors.Is(err, cqrs.ErrNotRunning) {
 			t.Errorf("Call = %v", err)
+		}
+	})
+}
+
+// A subscription of replies that has ended by itself is replaced before the next command leaves.
+func TestACallSubscribesAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		var closed error
+		cfg.Subscribe = func(string) (message.Subscriber, error) { return &subscriber{db: b}, closed }
+		s := newService(t, b, catalog(), cfg)
+		cqrs.Handle(s.p, func(_ context.Context, c place) (receipt, error) { return receipt{c.Order}, nil })
+		s.run()
+		synctest.Wait()
+		call := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_, err := cqrs.Call(ctx, s.p, place{})
+			return err
+		}
+		end := func() {
+			b.busMu.Lock()
+			for _, ch := range b.subs[s.p.CallTopic()] {
+				close(ch)
+			}
+			delete(b.subs, s.p.CallTopic())
+			b.busMu.Unlock()
+			synctest.Wait()
+		}
+		must(t, call())
+		end()
+		must(t, call())
+		end()
+		closed = errors.New("the bus is closed")
+		if err := call(); !errors.Is(err, closed) || len(b.sentTo("shop.commands")) != 2 {
+			t.Errorf("Call = %v, %d commands have left", err, len(b.sentTo("shop.commands")))
 		}
 	})
 }
