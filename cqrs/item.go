@@ -55,6 +55,7 @@ type item struct {
 	kills   int           // times that it ran when the process died
 	settled bool
 	held    bool // by its lane, until its next try
+	losses  int  // of its own transaction, in a row, because the store went away
 	tries   int  // runs that failed, of a message that is retried from memory
 
 	// Set anew by every run of the transaction.

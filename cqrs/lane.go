@@ -225,18 +225,23 @@ func (l *lane) oneByOne(batch []*item) error {
 }
 
 // alone settles a message whose own transaction did not commit. If the store takes it as failed, the message was to
-// blame; otherwise the store is, and no attempt is consumed.
+// blame; otherwise the store is, and no attempt is consumed. A store that goes away may be back by then, so a message
+// that was lost with it is first tried again.
 func (l *lane) alone(it *item, cause error) error {
 	if errors.Is(cause, ErrLeaseLost) {
 		l.giveBack([]*item{it})
 		return nil
+	}
+	if away(cause) && it.losses < maxLosses {
+		it.losses++
+		return cause
 	}
 	before := it.verdict
 	if before == nil {
 		it.verdict = cause
 	}
 	if err := l.transact([]*item{it}); err != nil {
-		it.verdict = before
+		it.verdict, it.losses = before, 0
 		if errors.Is(err, ErrLeaseLost) {
 			l.giveBack([]*item{it})
 			return nil
