@@ -50,7 +50,7 @@ func hangsOn(t *testing.T, db *gorm.DB) {
 	s := newService(t, b, catalog(), cqrs.ProcessorConfig{
 		Subscribe: b.subscriber, UnitOfWork: work, InTransaction: uow.In, Lanes: 1,
 		Inbox: idempotency.NewInbox(idempotency.InboxConfig{}), Parking: gormstore.NewParking(), DeadLetters: dead,
-		Crashes: gormstore.Crashes{}, HandlerTimeout: 2 * time.Second, Poll: 20 * time.Millisecond,
+		Crashes: gormstore.Crashes{}, HandlerTimeout: 10 * time.Second, Poll: 20 * time.Millisecond,
 		Retry: cqrs.Retry{Min: time.Millisecond, Max: 50 * time.Millisecond},
 	})
 	release, late := make(chan struct{}), make(chan error, 1)

@@ -248,10 +248,10 @@ func ExampleProjection_Wait() {
 	err := p.Wait(ctx, projection.Message(ids[0]), 10*time.Millisecond)
 	var stale *projection.StaleError
 	if errors.As(err, &stale) {
-		fmt.Println("stale:", errors.Is(err, projection.ErrStale), "generation:", stale.Lag.Generation.Number)
+		fmt.Println("stale:", errors.Is(err, projection.ErrStale), "asked for:", stale.Token == projection.Message(ids[0]))
 	}
 	stop()
 	s.close()
 	// Output:
-	// stale: true generation: 1
+	// stale: true asked for: true
 }
