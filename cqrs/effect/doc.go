@@ -42,6 +42,8 @@
 // # Failures
 //
 //	the process dies after the intent committed   another runner takes it when the lease has ended, and asks first
+//	the answer to a commit or a claim is lost     its runner finds what it holds and has not known of for a lease,
+//	                                              and asks first
 //	a call times out, or its answer is lost       in doubt: asked, or sent again under the same key, after a backoff
 //	an error that has RetryAfter and is known     the effect pauses that long, then one call at a time probes; no
 //	  not to have been sent (an open breaker)       attempt is consumed and other effects go on

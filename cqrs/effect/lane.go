@@ -20,8 +20,11 @@ type lane struct {
 
 func (l *lane) paused() bool { return time.Now().Before(l.until) }
 
-// clear forgets what waits; the store still has it.
-func (l *lane) clear() {
+// clear forgets what waits; the store still has it. The caller holds r.mu.
+func (r *Runner) clear(l *lane) {
+	for _, rec := range l.queue {
+		delete(r.known, rec.holding())
+	}
 	l.queue = nil
 	if l.timer != nil {
 		l.timer.Stop()
@@ -38,6 +41,10 @@ func (r *Runner) push(rec *Record) {
 	if l == nil || r.stopped || rec.Owner != r.owner {
 		return // it stays in the store, until the lease of its owner ends
 	}
+	if r.known[rec.holding()] {
+		return // it was taken for astray, and has come back already
+	}
+	r.known[rec.holding()] = true
 	l.queue = append(l.queue, rec)
 	r.dispatch(l)
 }
@@ -97,13 +104,16 @@ func (r *Runner) called(l *lane, rec *Record, refused bool, pause time.Duration)
 	}
 	if !r.stopped && rec.Owner == r.owner {
 		l.queue = append(l.queue, rec)
+	} else {
+		delete(r.known, rec.holding())
 	}
 	r.dispatch(l)
 }
 
-func (r *Runner) done(l *lane) {
+func (r *Runner) done(l *lane, rec *Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.busy--
+	delete(r.known, rec.holding())
 	r.dispatch(l)
 }

@@ -19,6 +19,7 @@ type memory struct {
 	owners map[string]time.Time
 	down   error // every call fails
 	beats  error // only Beat fails
+	unsure bool  // the next commit is made, and its answer is lost
 }
 
 type row struct {
@@ -53,14 +54,37 @@ func (m *memory) do(ctx context.Context, fn func(ctx context.Context) error) err
 	for _, f := range t.before {
 		f()
 	}
+	err := m.answer()
 	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	for _, f := range t.after {
 		f()
 	}
 	return nil
 }
 
-var errNoTx = errors.New("memory: no transaction")
+var (
+	errNoTx   = errors.New("memory: no transaction")
+	errUnsure = errors.New("memory: the answer to COMMIT is lost")
+)
+
+// answer is that to a commit which was made, with m.mu held.
+func (m *memory) answer() error {
+	if !m.unsure {
+		return nil
+	}
+	m.unsure = false
+	return errUnsure
+}
+
+// loseAnswer makes the next commit's outcome unknown to who commits.
+func (m *memory) loseAnswer() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unsure = true
+}
 
 func (m *memory) Add(ctx context.Context, rec *effect.Record, committed func()) error {
 	t, ok := ctx.Value(txKey{}).(*tx)
@@ -96,6 +120,11 @@ func (m *memory) Claim(_ context.Context, owner string, names []string, limit in
 		rec.Owner, rec.Keep = owner, r.keep.Sub(now)
 		claimed = append(claimed, &rec)
 		r.rec.Owner, r.rec.Doubt = owner, true
+	}
+	if len(claimed) > 0 {
+		if err := m.answer(); err != nil {
+			return nil, err
+		}
 	}
 	return claimed, nil
 }
@@ -141,14 +170,14 @@ func (m *memory) Postpone(_ context.Context, rec *effect.Record, p effect.Postpo
 	return nil
 }
 
-func (m *memory) Beat(_ context.Context, owner string, lease time.Duration) error {
+func (m *memory) Beat(_ context.Context, owner string, lease time.Duration) ([]*effect.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
 	until, known := m.owners[owner]
 	switch {
 	case m.down != nil || m.beats != nil:
-		return errors.Join(m.down, m.beats)
+		return nil, errors.Join(m.down, m.beats)
 	case lease <= 0:
 		delete(m.owners, owner)
 		for _, r := range m.rows {
@@ -157,7 +186,7 @@ func (m *memory) Beat(_ context.Context, owner string, lease time.Duration) erro
 			}
 		}
 	case known && !until.After(now):
-		return effect.ErrLost
+		return nil, effect.ErrLost
 	default:
 		name, _, _ := strings.Cut(owner, "#")
 		for other := range m.owners {
@@ -167,7 +196,13 @@ func (m *memory) Beat(_ context.Context, owner string, lease time.Duration) erro
 		}
 		m.owners[owner] = now.Add(lease)
 	}
-	return nil
+	var held []*effect.Record
+	for id, r := range m.rows {
+		if r.rec.Owner == owner && !r.parked {
+			held = append(held, &effect.Record{ID: id, Name: r.rec.Name, Owner: owner, Attempts: r.rec.Attempts})
+		}
+	}
+	return held, nil
 }
 
 func (m *memory) set(down, beats error) {

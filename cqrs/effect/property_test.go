@@ -33,6 +33,7 @@ func TestRule28_EveryIntentIsSettledExactlyOnce(t *testing.T) {
 			intents = rapid.IntRange(1, 12).Draw(rt, "intents")
 			named   = rapid.Bool().Draw(rt, "stable name")
 			askable = rapid.Bool().Draw(rt, "askable")
+			unsure  = rapid.SliceOfN(rapid.Bool(), intents, intents).Draw(rt, "answers to commits lost")
 		)
 		fault := ""
 		synctest.Test(t, func(t *testing.T) {
@@ -71,8 +72,13 @@ func TestRule28_EveryIntentIsSettledExactlyOnce(t *testing.T) {
 				cfg.Owner = "payments"
 			}
 			h, stop := w.start(cfg, e)
-			for i := range intents {
-				w.must(w.send(h, fmt.Sprint(i), 5))
+			for i, lost := range unsure {
+				if lost {
+					w.store.loseAnswer()
+				}
+				if err := w.send(h, fmt.Sprint(i), 5); err != nil && !errors.Is(err, errUnsure) {
+					t.Fatal(err)
+				}
 			}
 			for _, ms := range crashes {
 				time.Sleep(time.Duration(ms) * time.Millisecond)

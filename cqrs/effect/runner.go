@@ -28,7 +28,10 @@ type Runner struct {
 	lanes   map[string]*lane
 	owner   string // "" while it does not run
 	beaten  time.Time
-	launch  func(*lane, *Record) // starts a call; nil while it does not run
+	known   map[holding]bool      // what it holds and will carry out: queued, or at work
+	unknown map[holding]time.Time // what the store says it holds beside that, since when
+	astray  []*Record             // what was unknown for too long, to be given back
+	launch  func(*lane, *Record)  // starts a call; nil while it does not run
 	stopped bool
 	wg      sync.WaitGroup
 }
@@ -50,7 +53,7 @@ func New(p *cqrs.Processor, store Store, cfg Config) (*Runner, error) {
 func newRunner(reply func(context.Context, cqrs.Envelope, any, error) error, store Store, cfg Config) *Runner {
 	return &Runner{
 		store: store, cfg: cfg.withDefaults(), reply: reply,
-		due: make(chan struct{}, 1), lanes: map[string]*lane{},
+		due: make(chan struct{}, 1), lanes: map[string]*lane{}, known: map[holding]bool{},
 	}
 }
 
@@ -161,7 +164,7 @@ func (r *Runner) stop() {
 	defer r.mu.Unlock()
 	r.stopped = true
 	for _, l := range r.lanes {
-		l.clear()
+		r.clear(l)
 	}
 }
 
@@ -175,7 +178,7 @@ func (r *Runner) end(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := r.store.Beat(ctx, owner, 0); err != nil {
+	if _, err := r.store.Beat(ctx, owner, 0); err != nil {
 		r.cfg.Logger.Warn("effects are not given back, they wait for the lease to run out", "error", err)
 	}
 }
@@ -189,9 +192,10 @@ func (r *Runner) keepBeating(ctx context.Context) {
 			owner = r.cfg.Owner + ownerMark + rand.Text()
 		}
 		began := time.Now()
-		err := r.store.Beat(ctx, owner, r.cfg.Lease)
+		held, err := r.store.Beat(ctx, owner, r.cfg.Lease)
 		switch {
 		case err == nil:
+			r.compare(held)
 			r.beat(owner, began)
 		case errors.Is(err, ErrLost):
 			r.cfg.Logger.Warn("the lease on effects was lost", "owner", owner)
@@ -216,7 +220,7 @@ func (r *Runner) beat(owner string, at time.Time) {
 	defer r.mu.Unlock()
 	if r.owner != owner {
 		for _, l := range r.lanes {
-			l.clear()
+			r.clear(l)
 		}
 	}
 	r.owner, r.beaten = owner, at
@@ -244,6 +248,9 @@ func (r *Runner) keepClaiming(ctx context.Context) {
 
 // claim fills the lanes from the store and reports whether there may be more at once.
 func (r *Runner) claim(ctx context.Context) (more bool, err error) {
+	if err := r.release(ctx); err != nil {
+		return false, err
+	}
 	owner, names, room := r.room()
 	if len(names) == 0 {
 		return false, nil

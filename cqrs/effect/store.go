@@ -55,5 +55,6 @@ type Store interface {
 	// Beat keeps owner alive for lease. It returns ErrLost if an earlier lease of the owner has run out.
 	// An owner is name#incarnation, at most 100 bytes: its first beat ends the leases of the other incarnations
 	// of the name, unless the name is empty. A lease of 0 or less ends the owner and gives back all that it holds.
-	Beat(ctx context.Context, owner string, lease time.Duration) error
+	// It returns what the owner holds and goes on holding, of which only ID, Name, Owner and Attempts need be there.
+	Beat(ctx context.Context, owner string, lease time.Duration) (held []*Record, err error)
 }

@@ -29,7 +29,7 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	if refused {
 		return
 	}
-	defer r.done(l)
+	defer r.done(l, rec)
 	if err == nil {
 		err = r.settle(ctx, run, rec, s)
 		rec.Doubt = true

@@ -189,32 +189,57 @@ func (e *Effects) Postpone(ctx context.Context, rec *effect.Record, p effect.Pos
 
 const maxError = 2000 // bytes of an error's text that are kept
 
-// Beat keeps owner alive for lease, or ends it.
-func (e *Effects) Beat(ctx context.Context, owner string, lease time.Duration) error {
-	return in(ctx, e.work, func(_ context.Context, tx *gorm.DB) error {
-		if lease <= 0 {
+// Beat keeps owner alive for lease, or ends it, and returns what it holds.
+func (e *Effects) Beat(ctx context.Context, owner string, lease time.Duration) (held []*effect.Record, err error) {
+	err = in(ctx, e.work, func(_ context.Context, tx *gorm.DB) (err error) {
+		if held = nil; lease <= 0 {
 			return e.giveBack(tx, owner)
 		}
-		now := nowOn(tx)
-		n, err := exec(tx, "renew the lease", "UPDATE cqrs_effect_owners SET expires_at="+now+"+?"+
-			" WHERE owner=? AND expires_at>"+now, lease.Microseconds(), owner)
-		if err != nil || n > 0 {
-			return err
+		if err = e.renew(tx, owner, lease); err == nil {
+			held, err = e.held(tx, owner)
 		}
-		known, err := query[string](tx, "renew the lease", "SELECT owner FROM cqrs_effect_owners WHERE owner=?", owner)
-		if err != nil {
-			return err
-		}
-		if len(known) > 0 {
-			return effect.ErrLost
-		}
-		if err := forget(tx, owner); err != nil {
-			return err
-		}
-		_, err = exec(tx, "begin a lease", "INSERT INTO cqrs_effect_owners (owner,expires_at) VALUES (?,"+now+"+?)",
-			owner, lease.Microseconds())
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+// held returns what owner holds. All of that is due: the condition keeps the search within the index.
+func (e *Effects) held(tx *gorm.DB, owner string) ([]*effect.Record, error) {
+	rows, err := query[struct {
+		ID, Name string
+		Attempts int
+	}](tx, "find held effects", "SELECT id,name,attempts FROM cqrs_effects WHERE NOT parked AND due_at<="+nowOn(tx)+
+		" AND owner=?", owner)
+	held := make([]*effect.Record, len(rows))
+	for i, r := range rows {
+		held[i] = &effect.Record{ID: r.ID, Name: r.Name, Owner: owner, Attempts: r.Attempts}
+	}
+	return held, err
+}
+
+func (e *Effects) renew(tx *gorm.DB, owner string, lease time.Duration) error {
+	now := nowOn(tx)
+	n, err := exec(tx, "renew the lease", "UPDATE cqrs_effect_owners SET expires_at="+now+"+?"+
+		" WHERE owner=? AND expires_at>"+now, lease.Microseconds(), owner)
+	if err != nil || n > 0 {
+		return err
+	}
+	known, err := query[string](tx, "renew the lease", "SELECT owner FROM cqrs_effect_owners WHERE owner=?", owner)
+	if err != nil {
+		return err
+	}
+	if len(known) > 0 {
+		return effect.ErrLost
+	}
+	if err := forget(tx, owner); err != nil {
+		return err
+	}
+	_, err = exec(tx, "begin a lease", "INSERT INTO cqrs_effect_owners (owner,expires_at) VALUES (?,"+now+"+?)",
+		owner, lease.Microseconds())
+	return err
 }
 
 // forget ends earlier incarnations of the owner, and owners that died an hour ago.

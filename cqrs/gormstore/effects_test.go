@@ -49,6 +49,12 @@ func claim(t *testing.T, e *gormstore.Effects, owner string, limit int) []*effec
 	return records
 }
 
+func beat(t *testing.T, e *gormstore.Effects, owner string, lease time.Duration) {
+	t.Helper()
+	_, err := e.Beat(t.Context(), owner, lease)
+	must(t, err)
+}
+
 func names(records []*effect.Record) string {
 	var ids []string
 	for _, r := range records {

@@ -52,7 +52,7 @@ func TestErrorTextThatNoDatabaseTakes(t *testing.T) {
 	everywhere(t, func(t *testing.T, f *fixture) {
 		e, err := gormstore.NewEffects(f.work)
 		must(t, err)
-		must(t, e.Beat(t.Context(), "o#1", time.Minute))
+		beat(t, e, "o#1", time.Minute)
 		rec := &effect.Record{ID: "1", Name: "n", Key: "k", Owner: "o#1", Command: []byte("{}"), Intent: []byte("{}")}
 		f.do(t, func(ctx context.Context) error { return e.Add(ctx, rec, func() {}) })
 		if err := e.Postpone(t.Context(), rec, effect.Postponement{Attempts: 1, Error: "502: \x00\xff\xfe"}); err != nil {
@@ -73,7 +73,7 @@ func TestRule01_RefusedSettlementsDoNotCostTheBatch(t *testing.T) {
 	t.Parallel()
 	f := onSQLite(t)
 	e := effects(t, f)
-	must(t, e.Beat(t.Context(), "o#1", time.Minute))
+	beat(t, e, "o#1", time.Minute)
 	const n = 16
 	records := make([]*effect.Record, n)
 	for i := range records {

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		"CommitOnly":       commitOnly,
 		"LiveOwners":       liveOwners,
 		"Succession":       succession,
+		"Held":             held,
 		"OneClaimer":       oneClaimer,
 		"CompareAndSettle": compareAndSettle,
 		"FailedSettlement": failedSettlement,
@@ -84,7 +85,8 @@ func (f Fixture) claim(t *testing.T, owner string, limit int) []*effect.Record {
 
 func (f Fixture) beat(t *testing.T, owner string, lease time.Duration) {
 	t.Helper()
-	must(t, f.Store.Beat(t.Context(), owner, lease))
+	_, err := f.Store.Beat(t.Context(), owner, lease)
+	must(t, err)
 }
 
 func must(t *testing.T, err error) {
@@ -186,7 +188,7 @@ func liveOwners(t *testing.T, f Fixture) {
 	slices.SortFunc(got, func(a, b *effect.Record) int { return strings.Compare(a.ID, b.ID) })
 	want(t, "what nobody alive holds", got, "2 3")
 	want(t, "nothing twice", f.claim(t, "#me", 10), "")
-	if err := f.Store.Beat(t.Context(), "#dead", hour); !errors.Is(err, effect.ErrLost) {
+	if _, err := f.Store.Beat(t.Context(), "#dead", hour); !errors.Is(err, effect.ErrLost) {
 		t.Fatalf("a dead owner beats on: %v", err)
 	}
 	f.beat(t, "#alive", hour)
@@ -213,6 +215,38 @@ func succession(t *testing.T, f Fixture) {
 	}
 }
 
+// A beat returns what the owner holds, recorded or claimed by it, and can give back: that, and nothing else.
+func held(t *testing.T, f Fixture) {
+	wantHeld := func(what, list string) []*effect.Record {
+		t.Helper()
+		records, err := f.Store.Beat(t.Context(), "#me", hour)
+		must(t, err)
+		slices.SortFunc(records, func(a, b *effect.Record) int { return strings.Compare(a.ID, b.ID) })
+		if got := ids(records); got != list {
+			t.Fatalf("%s: holds %q, want %q", what, got, list)
+		}
+		return records
+	}
+	wantHeld("at first", "")
+	f.beat(t, "#you", hour)
+	settled, parked, tried := intent("1", "#me"), intent("2", "#me"), intent("4", "")
+	tried.Attempts = 3
+	f.add(t, settled, parked, intent("3", "#me"), intent("5", "#you"), intent("6", "#me"))
+	must(t, f.Store.Settle(t.Context(), settled, func(context.Context) error { return nil }))
+	must(t, f.Store.Postpone(t.Context(), parked, effect.Postponement{Park: true}))
+	f.add(t, tried)
+	want(t, "what nobody holds", f.claim(t, "#me", 10), "4")
+	got := wantHeld("with one claimed", "3 4 6")
+	if r := got[1]; r.Name != "capture" || r.Owner != "#me" || r.Attempts != 3 {
+		t.Fatalf("holds %+v", r)
+	}
+	must(t, f.Store.Postpone(t.Context(), got[1], effect.Postponement{Attempts: 3, Doubt: true}))
+	wantHeld("with one given back", "3 6")
+	want(t, "what was given back", f.claim(t, "#you", 10), "4")
+	f.beat(t, "#me", 0)
+	want(t, "all the others", f.claim(t, "#you", 1), "3")
+}
+
 // However many claim at the same time, each intent has one claimer.
 func oneClaimer(t *testing.T, f Fixture) {
 	const n = 60
@@ -227,7 +261,7 @@ func oneClaimer(t *testing.T, f Fixture) {
 	for c := range 6 {
 		wg.Go(func() {
 			owner := fmt.Sprintf("#%d", c)
-			if err := f.Store.Beat(t.Context(), owner, hour); err != nil {
+			if _, err := f.Store.Beat(t.Context(), owner, hour); err != nil {
 				t.Error(err)
 			}
 			for range n / 5 {
