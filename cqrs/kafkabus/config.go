@@ -221,6 +221,7 @@ func (c Config) consumer() *sarama.Config {
 		s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 	}
 	s.Consumer.Group.Rebalance.GroupStrategies = fresh(s.Consumer.Group.Rebalance.GroupStrategies)
+	s.Metadata.AllowAutoTopicCreation = false // asking for a topic must not make it, past Config.Topic
 	s.Consumer.Offsets.AutoCommit.Enable = true
 	s.Consumer.Group.ResetInvalidOffsets = false // see LostError
 	s.Consumer.Return.Errors = true

@@ -3,12 +3,15 @@ package kafkabus_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
@@ -88,6 +91,37 @@ func TestCreateTopics(t *testing.T) {
 			}
 		}
 	})
+}
+
+// On a cluster with auto.create.topics.enable, Kafka's default, whoever asks for a topic may make it, with the cluster's
+// number of partitions, which then stays.
+func TestReadingDoesNotCreateATopic(t *testing.T) {
+	t.Parallel()
+	c := fake(t, kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
+	cfg := quickConfig()
+	cfg.Topic.Partitions = 6
+	bus := open(t, c.ListenAddrs(), cfg)
+	var asked atomic.Bool
+	c.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		for _, t := range req.(*kmsg.MetadataRequest).Topics {
+			asked.Store(asked.Load() || *t.Topic == "subscribed")
+		}
+		return nil, nil, false // the cluster answers
+	})
+	subscribe(t, subscriber(t, bus, "g"), "subscribed")
+	eventually(t, "the subscriber looks for its topic", asked.Load)
+	if _, err := bus.Lag(t.Context(), "g", "measured"); !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		t.Errorf("Lag = %v", err)
+	}
+	for _, name := range []string{"subscribed", "measured"} {
+		if err := bus.CreateTopics(t.Context(), kafkabus.Topic{Name: name}); err != nil {
+			t.Errorf("CreateTopics = %v", err)
+		}
+	}
+	// Publishing is left to the cluster, as ever.
+	if err := bus.Publisher().Publish("published", keyed("k", "1")...); err != nil {
+		t.Errorf("Publish = %v", err)
+	}
 }
 
 func adminClient(t testing.TB, brokers []string) sarama.ClusterAdmin {

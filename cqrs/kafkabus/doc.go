@@ -40,7 +40,9 @@
 //	broker down                 Publish fails; subscribers reconnect until closed
 //	message too large, invalid  PublishError.Refused reports true when it was published alone
 //	send times out              failed for the caller; may arrive later
-//	topic does not exist        read as soon as it does; other topics are not held up
+//	topic does not exist        read as soon as it does; other topics are not held up. Publish fails, or, where the
+//	                            cluster has auto.create.topics.enable, creates it with the cluster's defaults and not
+//	                            with those of Config.Topic: call [Bus.CreateTopics] before anybody publishes
 //	records at the offset gone  the member reads nothing, logs and looks again; Config.Lost
 //	record cannot be decoded    Config.Undecodable, by default a message that becomes a dead letter
 //	message is nacked           delivered again, for ever; 10 ms, doubling up to 1 s
