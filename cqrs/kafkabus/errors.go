@@ -11,8 +11,10 @@ var (
 	// ErrClosed is returned by what is used after, or interrupted by, Close.
 	ErrClosed = errors.New("kafkabus: closed")
 
-	// ErrUnanswered is returned by Close when what was being sent has got no answer; whether it is in Kafka is not known.
-	ErrUnanswered = errors.New("kafkabus: closed while messages were being sent that have got no answer")
+	// ErrUnanswered is returned by Close when brokers do not answer. Of a publisher: whether what was being sent is in
+	// Kafka is not known. Of a subscriber: the group may find out by the session timeout only that the member has left,
+	// and what was not committed comes again.
+	ErrUnanswered = errors.New("kafkabus: closed while brokers owe answers")
 
 	// ErrPartitions is returned when a topic exists with another number of partitions than it should have.
 	ErrPartitions = errors.New("kafkabus: topic has another number of partitions")

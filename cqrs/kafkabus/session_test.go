@@ -1,7 +1,9 @@
 package kafkabus_test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -172,6 +174,52 @@ func TestWhatNobodyHasReadIsNotWaitedFor(t *testing.T) {
 		wantIDs(t, rest, numbered(20)[1:]...)
 		ack(rest...)
 	})
+}
+
+// deaf is the address of a broker that accepts connections and never answers, until end is called.
+func deaf(t *testing.T) (address string, accepted <-chan struct{}, end func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for n := 0; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer closed(t, c)
+			if n == 0 {
+				close(first)
+			}
+		}
+	}()
+	return l.Addr().String(), first, func() {
+		closed(t, l)
+		<-over
+	}
+}
+
+func TestBrokersThatDoNotAnswerDoNotHoldUpClose(t *testing.T) {
+	t.Parallel()
+	address, accepted, end := deaf(t)
+	cfg := quickConfig()
+	cfg.Subscriber.OverwriteSaramaConfig.Net.ReadTimeout = time.Second
+	cfg.Subscriber.OverwriteSaramaConfig.Metadata.Retry.Max = 60
+	sub := subscriber(t, open(t, []string{address}, cfg), "g")
+	in := subscribe(t, sub, "topic")
+	<-accepted
+	if err := sub.Close(); !errors.Is(err, kafkabus.ErrUnanswered) {
+		t.Errorf("Close = %v", err)
+	}
+	if _, more := <-in; more {
+		t.Error("a message came")
+	}
+	end()
+	eventually(t, "the member ends", func() bool { return sub.Close() == nil })
 }
 
 func TestAStaticMemberComesBackWithoutARebalance(t *testing.T) {

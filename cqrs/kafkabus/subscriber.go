@@ -105,7 +105,9 @@ func (s *subscriber) start(c *sarama.Config) *start {
 	}
 }
 
-// Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels.
+// Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels. Brokers that
+// do not answer hold it up no longer than one of them may take to answer (40 s unless the configuration says otherwise):
+// then it returns [ErrUnanswered] and leaves the member behind.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -119,11 +121,19 @@ func (s *subscriber) Close() error {
 	for _, sub := range subs {
 		s.drop(sub)
 	}
-	if ended != nil {
-		<-ended
+	defer s.bus.disown(s)
+	if ended == nil {
+		return nil
 	}
-	s.bus.disown(s)
-	return nil
+	c := s.bus.cfg.consumer()
+	limit := time.NewTimer(s.bus.cfg.drain(c) + c.Net.ReadTimeout)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-limit.C: // sarama cannot be called back from a broker: it tries each several times
+		return ErrUnanswered
+	}
 }
 
 // drop ends a subscription.
