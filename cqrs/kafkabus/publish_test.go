@@ -33,6 +33,7 @@ type wire struct {
 	sends       [][]string            // ids, by SendMessages
 	fail        func(id string) error // nil: the record is sent
 	hang        chan struct{}         // sends wait for it to close
+	hanging     chan struct{}         // closed by the first that waits
 }
 
 type wired struct {
@@ -76,6 +77,10 @@ func (p *wired) SendMessages(recs []*sarama.ProducerMessage) error {
 	}
 	w.sends = append(w.sends, ids)
 	hang := w.hang
+	if hang != nil && w.hanging != nil {
+		close(w.hanging)
+		w.hanging = nil
+	}
 	w.mu.Unlock()
 	if hang != nil {
 		<-hang
@@ -188,15 +193,19 @@ func TestRule15_ARepeatedSendStopsAKeyAtItsFirstFailure(t *testing.T) {
 func TestRule15_TheContextBoundsPublish(t *testing.T) {
 	t.Parallel()
 	w, bus, name := wiredBus(t)
-	release := make(chan struct{})
-	w.hang = release
+	release, hanging := make(chan struct{}), make(chan struct{})
+	w.hang, w.hanging = release, hanging
 	pub := bus.Publisher()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		<-hanging
+		cancel()
+	}()
 	msgs := keyed("k", "1", "2")
 	msgs[0].SetContext(ctx)
-	wantFailed(t, pub.Publish(name, msgs...), context.DeadlineExceeded, 0, 1)
-	wantFailed(t, pub.Publish(name, msgs...), context.DeadlineExceeded, 0, 1) // not even tried
+	wantFailed(t, pub.Publish(name, msgs...), context.Canceled, 0, 1)
+	wantFailed(t, pub.Publish(name, msgs...), context.Canceled, 0, 1) // not even tried
 
 	w.mu.Lock()
 	w.hang = nil

@@ -52,19 +52,21 @@ func TestTracers(t *testing.T) {
 // mute is a producer whose answers wait.
 type mute struct {
 	kafka.SaramaTracer
+	entered chan struct{} // closed by the first batch
 	answers chan struct{}
 }
 
 type muted struct {
 	sarama.SyncProducer
-	answers chan struct{}
+	mute
 }
 
 func (m mute) WrapSyncProducer(_ *sarama.Config, p sarama.SyncProducer) sarama.SyncProducer {
-	return muted{p, m.answers}
+	return muted{p, m}
 }
 
 func (m muted) SendMessages(msgs []*sarama.ProducerMessage) error {
+	close(m.entered)
 	<-m.answers
 	return m.SyncProducer.SendMessages(msgs)
 }
@@ -72,21 +74,25 @@ func (m muted) SendMessages(msgs []*sarama.ProducerMessage) error {
 // A batch whose Publish has given up and that never gets an answer does not keep Close waiting for ever.
 func TestCloseLeavesBehindWhatGetsNoAnswer(t *testing.T) {
 	t.Parallel()
-	m := mute{answers: make(chan struct{})}
+	m := mute{entered: make(chan struct{}), answers: make(chan struct{})}
 	defer close(m.answers)
 	cfg := quickConfig()
 	cfg.Publisher.Tracer = m
 	cfg.Publisher.OverwriteSaramaConfig = quick()
-	cfg.Publisher.OverwriteSaramaConfig.Net.ReadTimeout = 50 * time.Millisecond
+	cfg.Publisher.OverwriteSaramaConfig.Net.ReadTimeout = time.Second
 	bus, err := kafkabus.New(fake(t).ListenAddrs(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		<-m.entered
+		cancel()
+	}()
 	msg := keyed("k", "0")[0]
 	msg.SetContext(ctx)
-	if err := bus.Publisher().Publish("topic", msg); !errors.Is(err, context.DeadlineExceeded) {
+	if err := bus.Publisher().Publish("topic", msg); !errors.Is(err, context.Canceled) {
 		t.Errorf("Publish: %v", err)
 	}
 	if err := bus.Close(); !errors.Is(err, kafkabus.ErrUnanswered) {
