@@ -26,6 +26,10 @@
 //     between commit and ack all repeat messages, also late, after newer ones of their key. Consumers
 //     need an inbox or a version guard. Kafka's transactions would not change that (docs/adr/0011).
 //   - Order across a change of a topic's number of partitions. Create another topic and move instead.
+//   - Ids of their own for records that bring none. They are named after topic, partition and offset, the same
+//     on every delivery, and a topic that is deleted and made anew counts its offsets from 0 again: as long as an
+//     inbox remembers the old records, new ones at their places look like duplicates and are skipped. Give the
+//     new topic another name, or its records ids.
 //
 // # When partitions are taken away
 //

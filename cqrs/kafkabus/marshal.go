@@ -36,7 +36,8 @@ const (
 // metadata ce_partitionkey is the record's key, so a message in the envelope of package cqrs is a
 // CloudEvent in binary mode. It understands and is understood by watermill-kafka's DefaultMarshaler,
 // whose UUID header it also writes, and reads what Debezium's EventRouter writes from an outbox table.
-// A record without an id gets one made of its topic, partition and offset, the same on every delivery.
+// A record without an id gets one made of its topic, partition and offset, the same on every delivery; a topic that is
+// deleted and made anew gives the same ids to other records, which an inbox that remembers the first ones skips.
 type Marshaler struct{}
 
 var _ kafka.MarshalerUnmarshaler = Marshaler{}
