@@ -26,7 +26,9 @@ const (
 type Config struct {
 	// Concurrency is the number of calls at a time, for each effect. 0 means 64.
 	Concurrency int
-	// Timeout bounds one call, for effects that have none of their own. 0 means 10 s.
+	// Timeout bounds one call, for effects that have none of their own. 0 means 10 s, or a third of Lease if that is
+	// less. No timeout may be more than a third of Lease: a call that is begun while the lease certainly holds must
+	// be over when another runner may take the intent.
 	Timeout time.Duration
 	// Backlog bounds the intents that wait in memory, for each effect; more wait in the store. 0 means 4096.
 	Backlog int
@@ -74,12 +76,20 @@ func (c Config) Validate() error {
 	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease {
 		faults = append(faults, fmt.Errorf("effect: Config.Lease is %v, at least %v is needed", c.Lease, minLease))
 	}
-	if c := c.withDefaults(); c.MinBackoff > c.MaxBackoff {
+	c = c.withDefaults()
+	if c.MinBackoff > c.MaxBackoff {
 		faults = append(faults, fmt.Errorf("effect: Config.MinBackoff is %v, more than MaxBackoff %v",
 			c.MinBackoff, c.MaxBackoff))
 	}
+	if c.Timeout > c.longest() {
+		faults = append(faults, fmt.Errorf("effect: Config.Timeout is %v, at most a third of Lease, %v, is allowed",
+			c.Timeout, c.longest()))
+	}
 	return errors.Join(faults...)
 }
+
+// longest is what a call that begins before two thirds of the lease are over has left.
+func (c Config) longest() time.Duration { return c.Lease / 3 }
 
 const (
 	minLease  = time.Second
@@ -91,14 +101,14 @@ func (c Config) withDefaults() Config {
 	if c.Concurrency == 0 {
 		c.Concurrency = 64
 	}
-	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Second
-	}
 	if c.Backlog == 0 {
 		c.Backlog = 4096
 	}
 	if c.Lease == 0 {
 		c.Lease = 30 * time.Second
+	}
+	if c.Timeout == 0 {
+		c.Timeout = min(10*time.Second, c.longest())
 	}
 	if c.Poll == 0 {
 		c.Poll = time.Second

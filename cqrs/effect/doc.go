@@ -29,9 +29,10 @@
 // # What is guaranteed
 //
 // An intent is carried out if and only if the transaction that recorded it commits, and settled exactly once. A
-// call may be repeated, always under the same key, and never by two live runners at a time. Before a call is
-// repeated whose outcome is in doubt, the provider is asked, if it can be. Leases and due times are those of the
-// database's clock.
+// call may be repeated, always under the same key, and never by two live runners at a time, if Call and Ask keep to
+// the deadlines in their contexts: those end before another runner may take the intent. Before a call is repeated
+// whose outcome is in doubt, the provider is asked, if it can be. Leases and due times are those of the database's
+// clock.
 //
 // # What is not
 //

@@ -41,7 +41,7 @@ type Effect[C cqrs.Request[R], R, I, O any] struct {
 	// Keep is how long the provider remembers the key; an intent that is older is parked for an operator,
 	// because sending it again could repeat the effect. 0 means 24 h.
 	Keep time.Duration
-	// Timeout bounds one call. 0 means [Config.Timeout].
+	// Timeout bounds one call. 0 means [Config.Timeout]. At most a third of [Config.Lease].
 	Timeout time.Duration
 }
 

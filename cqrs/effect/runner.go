@@ -70,6 +70,9 @@ func (r *Runner) register(name string, timeout time.Duration, fault error, c cal
 	switch {
 	case fault != nil:
 		r.faults = append(r.faults, fault)
+	case timeout > r.cfg.longest():
+		r.faults = append(r.faults, fmt.Errorf("effect: %q: Effect.Timeout is %v, at most a third of Config.Lease, %v,"+
+			" is allowed", name, timeout, r.cfg.longest()))
 	case r.lanes[name] != nil:
 		r.faults = append(r.faults, fmt.Errorf("effect: %q is registered twice", name))
 	case r.owner != "":

@@ -229,7 +229,7 @@ func TestRule34_AnotherRunnerTakesOverAfterTheLease(t *testing.T) {
 		w := newWorld(t)
 		e := w.effect()
 		e.Ask = w.provider.ask
-		e.Timeout = 20 * time.Second // shorter than the lease: the first runner's call is over by then
+		e.Timeout = 10 * time.Second // the first runner's call is over when its lease is
 		w.provider.takes = time.Hour
 		h, stop := w.start(effect.Config{Lease: 30 * time.Second}, e)
 		w.must(w.send(h, "1", 5))
@@ -354,9 +354,13 @@ func TestRegistrationFaults(t *testing.T) {
 	effect.Handler(r, w.effect())
 	effect.Handler(r, w.effect())
 	effect.Handler(r, effect.Effect[pay, receipt, charge, approval]{Name: "empty", Keep: -1})
+	slow := w.effect()
+	slow.Name, slow.Timeout = "slow", 11*time.Second
+	effect.Handler(r, slow)
 	err := r.Run(t.Context())
 	for _, want := range []string{
 		`"pay" is registered twice`, "Effect.Call is nil", "Effect.Settle is nil", "Keep is -1ns",
+		`"slow": Effect.Timeout is 11s, at most a third of Config.Lease, 10s`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Run = %v, want %q", err, want)
@@ -374,8 +378,14 @@ func TestConfigFaults(t *testing.T) {
 			t.Errorf("Validate = %v, want %q", err, want)
 		}
 	}
-	if err := (effect.Config{}).Validate(); err != nil {
-		t.Errorf("the zero value: %v", err)
+	slow := effect.Config{Timeout: 2 * time.Second, Lease: 5 * time.Second}
+	if err := slow.Validate(); err == nil || !strings.Contains(err.Error(), "Timeout is 2s, at most a third of Lease") {
+		t.Errorf("Validate = %v", err)
+	}
+	for _, cfg := range []effect.Config{{}, {Lease: time.Second}, {Timeout: time.Minute, Lease: 3 * time.Minute}} {
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
 	}
 	if _, err := effect.New(nil, nil, effect.Config{}); err == nil {
 		t.Error("New(nil, nil) works")
