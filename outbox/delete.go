@@ -186,8 +186,20 @@ const byPrimaryKey = `set_config('enable_seqscan', 'off', true), set_config('ena
 
 // heldIn returns the epochs, which are at least 1, of the leases that are ours both in memory and in the database.
 func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (held map[int]int64, err error) {
-	rows, err := conn.QueryContext(ctx,
-		r.dialect.sql("SELECT shard, epoch FROM outbox_lease WHERE owner = ? ORDER BY shard"+lock), r.owner)
+	from := "outbox_lease WHERE owner = ?"
+	switch {
+	case lock == "":
+	case r.dialect.mysql(): // it waits for each row that it looks at, and then sees whether it is ours
+		where, _ := r.dialect.among("shard", r.leased())
+		from = "outbox_lease FORCE INDEX (PRIMARY) WHERE owner = ? AND " + where
+	case r.dialect.postgres(): // if this process is frozen, the server gives its locks to whoever takes the shards
+		_, err := conn.ExecContext(ctx, "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
+			itoa(r.cfg.Lease.Milliseconds()))
+		if err != nil {
+			return nil, err
+		}
+	}
+	rows, err := conn.QueryContext(ctx, r.dialect.sql("SELECT shard, epoch FROM "+from+" ORDER BY shard"+lock), r.owner)
 	if err != nil {
 		return nil, err
 	}
@@ -213,4 +225,13 @@ func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (he
 		}
 	}
 	return held, nil
+}
+
+// leased lists the shards that are ours.
+func (r *Relay) leased() (shards []int64) {
+	for shard := range r.epochs() {
+		shards = append(shards, int64(shard))
+	}
+	slices.Sort(shards)
+	return shards
 }

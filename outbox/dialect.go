@@ -50,6 +50,14 @@ func (d dialect) postgres() bool { return d.name == "postgres" }
 func (d dialect) sqlite() bool   { return d.name == "sqlite" }
 func (d dialect) mysql() bool    { return d.name == "mysql" }
 
+// skip is like update, and passes over what others have locked.
+func (d dialect) skip() string {
+	if d.update == "" {
+		return ""
+	}
+	return d.update + " SKIP LOCKED"
+}
+
 // sql replaces {now} by the clock and, on PostgreSQL, each ? by $1, $2, ….
 func (d dialect) sql(query string) string {
 	query = strings.ReplaceAll(query, "{now}", d.clock)

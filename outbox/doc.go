@@ -78,6 +78,8 @@
 //	                                          its messages' context ends before another relay may publish them
 //	relay killed                              another takes over when the leases expire; of each topic at most
 //	                                          Batch messages, which were under way, are published twice
+//	relay frozen inside a transaction         its shards wait for its locks: on PostgreSQL for a Lease, elsewhere
+//	                                          until the server finds the connection dead; others go on with theirs
 //	relay sleeps, wakes after its leases      it deletes nothing; what it was sending may arrive twice
 //	database down                             the relay retries; it publishes nothing once its leases are over
 //	an idle transaction holds its number      nothing waits for it; the relay looks back to it when it has ended

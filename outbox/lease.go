@@ -77,19 +77,12 @@ func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, rel
 			return c, err
 		}
 	}
-	// First what all relays lock, in one order, and only then what is ours, maybe again; else two of them end in a
-	// deadlock.
-	if _, err := x.exec("DELETE FROM outbox_member WHERE expires_at <= {now}"); err != nil {
+	// Only what is ours is waited for, and in one order; what another one has locked is passed over. So no two relays
+	// end in a deadlock, and one that is frozen in the middle of this, with its locks, holds up nobody else.
+	if err := r.join(x, ttl); err != nil {
 		return c, err
 	}
-	n, err := x.exec("UPDATE outbox_member SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner)
-	if err == nil && n == 0 {
-		_, err = x.exec("INSERT INTO outbox_member (owner, expires_at) VALUES (?, {now} + "+itoa(ttl)+")", r.owner)
-	}
-	if err != nil {
-		return c, err
-	}
-	if c.members, err = x.strings("SELECT owner FROM outbox_member ORDER BY owner"); err != nil {
+	if c.members, err = x.strings("SELECT owner FROM outbox_member WHERE expires_at > {now} ORDER BY owner"); err != nil {
 		return c, err
 	}
 	if r.dialect.postgres() { // the others lock them in the order of the primary key in any case
@@ -108,11 +101,7 @@ func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, rel
 	if _, err = x.exec("UPDATE outbox_lease SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner); err != nil {
 		return c, err
 	}
-	where, args := r.dialect.among("shard", share(c.members, r.owner))
-	_, err = x.exec("UPDATE outbox_lease SET owner = ?, epoch = epoch + 1, expires_at = {now} + ? WHERE "+
-		"owner <> ? AND (owner = '' OR expires_at <= {now}) AND "+where,
-		append([]any{r.owner, ttl, r.owner}, args...)...)
-	if err != nil {
+	if err := r.gain(x, ttl, share(c.members, r.owner)); err != nil {
 		return c, err
 	}
 	if c.held, err = x.leases("SELECT shard, epoch FROM outbox_lease WHERE owner = ?", r.owner); err != nil {
@@ -126,7 +115,43 @@ func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, rel
 	return c, err
 }
 
-// succeed ends the leases of a relay of the same name, which was killed.
+// join has this relay counted among those that are alive, and forgets those that are not.
+func (r *Relay) join(x execer, ttl int64) error {
+	n, err := x.exec("UPDATE outbox_member SET expires_at = {now} + ? WHERE owner = ?", ttl, r.owner)
+	if err == nil && n == 0 {
+		_, err = x.exec("INSERT INTO outbox_member (owner, expires_at) VALUES (?, {now} + "+itoa(ttl)+")", r.owner)
+	}
+	if err != nil {
+		return err
+	}
+	gone, err := x.strings("SELECT owner FROM outbox_member WHERE expires_at <= {now}" + r.dialect.skip())
+	if err != nil {
+		return err
+	}
+	for _, o := range gone {
+		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gain takes those of some shards that nobody has.
+func (r *Relay) gain(x execer, ttl int64, shards []int64) error {
+	where, args := r.dialect.among("shard", shards)
+	free, err := x.numbers("SELECT shard FROM outbox_lease WHERE owner <> ? AND (owner = '' OR expires_at <= {now}) AND "+
+		where+" ORDER BY shard"+r.dialect.skip(), append([]any{r.owner}, args...)...)
+	if err != nil || len(free) == 0 {
+		return err
+	}
+	where, args = r.dialect.among("shard", free)
+	_, err = x.exec("UPDATE outbox_lease SET owner = ?, epoch = epoch + 1, expires_at = {now} + ? WHERE "+where,
+		append([]any{r.owner, ttl}, args...)...)
+	return err
+}
+
+// succeed ends the leases of a relay of the same name, which was killed. What it has locked, if it is only frozen, has
+// to expire.
 func (r *Relay) succeed(x execer) error {
 	owners, err := x.strings("SELECT owner FROM outbox_member UNION SELECT owner FROM outbox_lease")
 	if err != nil {
@@ -136,14 +161,31 @@ func (r *Relay) succeed(x execer) error {
 		if at := strings.LastIndexByte(o, '#'); at < 0 || o[:at] != r.cfg.Owner {
 			continue
 		}
-		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", o); err != nil {
-			return err
-		}
-		if _, err := x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE owner = ?", o); err != nil {
+		if err := r.depose(x, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// depose ends the membership and the leases of another relay, as far as they are not locked.
+func (r *Relay) depose(x execer, owner string) error {
+	there, err := x.strings("SELECT owner FROM outbox_member WHERE owner = ?"+r.dialect.skip(), owner)
+	if err != nil {
+		return err
+	}
+	if len(there) > 0 {
+		if _, err := x.exec("DELETE FROM outbox_member WHERE owner = ?", owner); err != nil {
+			return err
+		}
+	}
+	shards, err := x.numbers("SELECT shard FROM outbox_lease WHERE owner = ? ORDER BY shard"+r.dialect.skip(), owner)
+	if err != nil || len(shards) == 0 {
+		return err
+	}
+	where, args := r.dialect.among("shard", shards)
+	_, err = x.exec("UPDATE outbox_lease SET owner = '', expires_at = 0 WHERE "+where, args...)
+	return err
 }
 
 // blockades lists the lanes in the retry table whose shard is new to us.
