@@ -27,9 +27,10 @@ const (
 
 // RelayConfig configures a Relay; the zero value works.
 type RelayConfig struct {
-	// UnitOfWork is where the relay writes. nil means one of its own. On SQLite, give it the unit of work of the
-	// handlers: the relay's deletes then share their commits instead of competing for the one writer. On PostgreSQL
-	// deletes have transactions of their own in any case, with synchronous_commit off.
+	// UnitOfWork is where the relay writes on SQLite: give it the unit of work of the handlers, so that the relay's
+	// deletes share their commits instead of competing for the one writer. nil means one of its own. Elsewhere leave it
+	// nil; it is not used there: the relay has transactions of its own, since one that waited for slow handlers would
+	// lose its leases.
 	UnitOfWork *uow.UnitOfWork
 	// Owner names the relay in the lease table. "" means a name that nobody else has. A relay with the name of one
 	// that was killed takes its leases over at once instead of waiting until they expire, so give a single instance

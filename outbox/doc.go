@@ -23,7 +23,7 @@
 // # Wiring
 //
 //	box, err := outbox.New(db, outbox.Config{})
-//	relay, err := outbox.NewRelay(box, broker, outbox.RelayConfig{UnitOfWork: unit})
+//	relay, err := outbox.NewRelay(box, broker, outbox.RelayConfig{UnitOfWork: unit}) // used on SQLite
 //	go relay.Run(ctx)
 //
 //	unit.Do(ctx, func(ctx context.Context) error {

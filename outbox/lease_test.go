@@ -113,3 +113,32 @@ func TestLeasesAreLockedInOneOrder(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// Handlers that take longer than a lease, as they may, do not cost the relay its leases.
+func TestSlowHandlersLeaveTheLeasesAlone(t *testing.T) {
+	eachServer(t, func(t *testing.T, db *gorm.DB) {
+		to := &scripted{}
+		f := serve(t, db, to, outbox.RelayConfig{Lease: time.Second})
+		f.publish(t, "topic", "k", "1")
+		f.drain(t)
+		gate := make(chan struct{})
+		var handlers sync.WaitGroup
+		defer handlers.Wait()
+		defer close(gate)
+		for range 2 { // as many as the unit of work has writers
+			entered := make(chan struct{})
+			handlers.Go(func() {
+				err := f.unit.Do(context.Background(), func(context.Context) error { close(entered); <-gate; return nil })
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			<-entered
+		}
+		f.renewed(t) // it may have been under way
+		f.renewed(t)
+		_, f.unit = newOutbox(t, db) // of another process
+		f.publish(t, "topic", "k", "2")
+		within(t, "it leaves", func() bool { return len(to.ids()) == 2 })
+	})
+}

@@ -69,6 +69,10 @@ type state struct {
 	health    health
 }
 
+// writers is how many loops of a relay write. Each has a transaction of its own, so that the renewal of the leases waits
+// neither for handlers nor for what else the relay does.
+const writers = 5
+
 // NewRelay returns a Relay that publishes what o wrote. The publisher stays the caller's to close, after Run.
 // It should be safe for concurrent use: topics are published concurrently, each by one call at a time.
 //
@@ -87,8 +91,8 @@ func NewRelay(o *Outbox, to message.Publisher, cfg RelayConfig) (*Relay, error) 
 	if err != nil {
 		return nil, fmt.Errorf("outbox: database handle: %w", err)
 	}
-	if cfg.UnitOfWork == nil {
-		cfg.UnitOfWork, err = uow.New(o.db, uow.Config{Logger: cfg.Logger})
+	if cfg.UnitOfWork == nil || !o.dialect.sqlite() {
+		cfg.UnitOfWork, err = uow.New(o.db, uow.Config{Writers: writers, MaxShare: 1, Logger: cfg.Logger})
 		if err != nil {
 			return nil, err
 		}

@@ -40,8 +40,8 @@ type Config struct {
 	// Transport carries messages. nil means an in-process bus of the service's own, on which events that no
 	// group hears are dropped and commands that no group handles are an error.
 	Transport Transport
-	// UnitOfWork, Outbox, Relay, Keys, Inbox and Sweeper configure what they are named after. Relay.UnitOfWork is
-	// filled in if it is nil, and Relay.Owner on SQLite, whose file has one relay.
+	// UnitOfWork, Outbox, Relay, Keys, Inbox and Sweeper configure what they are named after. On SQLite, whose
+	// file has one writer and one relay, Relay.UnitOfWork and Relay.Owner are filled in if they are zero.
 	UnitOfWork uow.Config
 	Outbox     outbox.Config
 	Relay      outbox.RelayConfig

@@ -153,7 +153,7 @@ func (s *Service) wireRelay() (err error) {
 		return err
 	}
 	cfg := s.cfg.Relay
-	if cfg.UnitOfWork == nil {
+	if cfg.UnitOfWork == nil { // for SQLite; elsewhere the relay does not wait for handlers
 		cfg.UnitOfWork = s.Work
 	}
 	if cfg.Owner == "" && s.db.Name() == "sqlite" {
