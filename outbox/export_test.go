@@ -114,3 +114,6 @@ func LeaseLocks(o *Outbox, owner string) (renew, lock func(ctx context.Context, 
 	}
 	return renew, lock, nil
 }
+
+// Resweep sets how often a relay that does not run yet reads the table from the beginning.
+func Resweep(r *Relay, every time.Duration) { r.resweep = every }

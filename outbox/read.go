@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	span      = 50_000 // how far one read of a table with foreign rows looks
-	resweep   = time.Minute
+	span      = 50_000                 // how far one read of a table with foreign rows looks
 	unsettled = 100 * time.Millisecond // longest poll while earlier messages may still commit
 )
 
@@ -29,6 +28,7 @@ type reader struct {
 	epochs [Shards]int64 // of the shards that may be read; 0 for others
 	whole  bool          // all shards are ours
 	swept  time.Time
+	again  *scan // MySQL: the sweep while topics are behind; nil for none
 }
 
 // A scan is a position in the table, for one topic or for all that are not behind.
@@ -86,7 +86,7 @@ func (rd *reader) restart() {
 		rd.behind[t] = &scan{topic: t}
 	}
 	rd.past = horizon{open: map[int64]int64{}}
-	rd.swept = time.Now()
+	rd.swept, rd.again = time.Now(), nil
 }
 
 // open reports whether messages may still appear before a position.
@@ -124,8 +124,12 @@ func (rd *reader) begin() (readable bool) {
 	for _, seq := range removed {
 		delete(rd.window, seq)
 	}
-	if rescan || len(rd.behind) == 0 && time.Since(rd.swept) > resweep {
+	due := time.Since(rd.swept) > r.resweep
+	switch {
+	case rescan, due && len(rd.behind) == 0:
 		rd.restart()
+	case due && rd.again == nil && r.dialect.mysql(): // beside the scans, which keep their places
+		rd.swept, rd.again = time.Now(), &scan{}
 	}
 	return readable
 }
@@ -181,6 +185,13 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 	if err != nil {
 		return found, more, err
 	}
+	if rd.again != nil {
+		n, again, err := rd.sweep(q)
+		found, more = found || n > 0, more || again
+		if err != nil {
+			return found, more, err
+		}
+	}
 	for name, s := range rd.behind {
 		room := rd.relay.room(name)
 		if room < (rd.relay.cfg.Buffer+1)/2 || top == math.MaxInt64 { // the latter: it has only now fallen behind
@@ -199,6 +210,17 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 		}
 	}
 	return found, more, nil
+}
+
+// sweep reads once more, step by step, what the main scan has passed, and reports whether there is more of it.
+func (rd *reader) sweep(q query) (n int, more bool, err error) {
+	s := rd.again
+	n, _, err = rd.advance(q, s, rd.main.pos, rd.relay.cfg.Buffer)
+	s.low = s.pos // the main scan looks back, and the next sweep
+	if s.pos >= rd.main.pos {
+		rd.again = nil
+	}
+	return n, rd.again != nil, err
 }
 
 // advance reads up to limit messages after the scan's position and reports whether there is more to read.

@@ -24,6 +24,7 @@ type Relay struct {
 	unit    *uow.UnitOfWork
 	pool    *sql.DB
 	dialect dialect
+	resweep time.Duration // between two sweeps from the beginning of the table
 
 	running  atomic.Bool
 	reading  signal
@@ -98,7 +99,7 @@ func NewRelay(o *Outbox, to message.Publisher, cfg RelayConfig) (*Relay, error) 
 		}
 	}
 	return &Relay{
-		outbox: o, to: to, cfg: cfg, unit: cfg.UnitOfWork, pool: pool, dialect: o.dialect,
+		outbox: o, to: to, cfg: cfg, unit: cfg.UnitOfWork, pool: pool, dialect: o.dialect, resweep: time.Minute,
 		reading: newSignal(), deleting: newSignal(), retrying: newSignal(), waiting: newSignal(), leasing: newSignal(),
 		state: &state{},
 	}, nil
