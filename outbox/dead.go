@@ -144,13 +144,9 @@ func (o *Outbox) act(
 	if err := a.validate(); err != nil {
 		return 0, err
 	}
-	unit, err := uow.New(o.db, uow.Config{MaxShare: 1})
+	run, err := o.alone(ctx, uow.Config{MaxShare: 1})
 	if err != nil {
 		return 0, err
-	}
-	run := unit.Do
-	if uow.In(ctx) {
-		run = func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
 	}
 	last, err := o.lastDead(ctx)
 	if err != nil {
@@ -187,6 +183,21 @@ func (o *Outbox) act(
 			return total, nil
 		}
 	}
+}
+
+// alone returns what runs a function in the unit of work in ctx, or else in one of its own. To make one may take a
+// connection, and the one in ctx may have the only one.
+func (o *Outbox) alone(
+	ctx context.Context, cfg uow.Config,
+) (func(context.Context, func(context.Context) error) error, error) {
+	if uow.In(ctx) {
+		return func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }, nil
+	}
+	unit, err := uow.New(o.db, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return unit.Do, nil
 }
 
 // lastDead returns the place of the newest dead message. What is replayed and dies at once is behind it, and not

@@ -76,6 +76,35 @@ func TestReplayEndsThoughMessagesDieAtOnce(t *testing.T) {
 	}
 }
 
+// What an operator does joins the unit of work in the context, also where that has the only connection.
+func TestOperatorsJoinAUnitOfWorkWithTheOnlyConnection(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	box, unit := newOutbox(t, db)
+	bury(t, db, "dead", 0, 1, 3)
+	pool, err := db.DB()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1)
+	one := outbox.DeadFilter{Limit: 1}
+	err = unit.Do(context.Background(), func(ctx context.Context) error {
+		if n, err := box.Replay(ctx, one, why); n != 1 || err != nil {
+			return fmt.Errorf("replayed %d: %w", n, err)
+		}
+		if n, err := box.Discard(ctx, one, why); n != 1 || err != nil {
+			return fmt.Errorf("discarded %d: %w", n, err)
+		}
+		if e, err := box.Erase(ctx, "k", "", why); e.Dead != 3 || err != nil {
+			return fmt.Errorf("erased %+v: %w", e, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // Records of what was done about dead messages go after their time, and dead ones only if that is wanted.
 func TestRule35_DeadMessagesAreKeptForTheirTime(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, db *gorm.DB) {

@@ -31,13 +31,9 @@ func (o *Outbox) Erase(ctx context.Context, key, topic string, a Action) (Erased
 	if key == "" {
 		return Erased{}, errors.New("outbox: Erase needs a key")
 	}
-	unit, err := uow.New(o.db, uow.Config{MaxShare: 1, PartTimeout: -1})
+	run, err := o.alone(ctx, uow.Config{MaxShare: 1, PartTimeout: -1})
 	if err != nil {
 		return Erased{}, err
-	}
-	run := unit.Do
-	if uow.In(ctx) {
-		run = func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
 	}
 	var e Erased
 	err = run(ctx, func(ctx context.Context) error {
