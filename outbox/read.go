@@ -11,6 +11,7 @@ import (
 
 const (
 	span      = 50_000                 // how far one read of a table with foreign rows looks
+	stride    = 4_000                  // how far the scan of all topics looks at once while some are behind, at least
 	unsettled = 100 * time.Millisecond // longest poll while earlier messages may still commit
 )
 
@@ -227,7 +228,7 @@ func (rd *reader) sweep(q query) (n int, more bool, err error) {
 func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more bool, err error) {
 	until := max(top, s.pos)
 	if !rd.whole || len(rd.behind) > 0 {
-		until = min(until, s.pos+span)
+		until = min(until, s.pos+rd.span(s))
 	}
 	var recs []record
 	if until > s.pos {
@@ -270,6 +271,15 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 		s.low = s.pos // else this read may have missed what was committed since
 	}
 	return n, cut || missed || until < top, nil
+}
+
+// span returns how far one read of a scan looks. Topics that are behind wait for the scan of all the others to look for
+// what is not theirs, so it goes on at their pace, if they are fast; if they are not, it goes on without them.
+func (rd *reader) span(s *scan) int64 {
+	if s == rd.main && len(rd.behind) > 0 {
+		return max(stride, int64(rd.relay.cfg.Buffer))
+	}
+	return span
 }
 
 // caughtUp notes that a topic is read with all others again.
