@@ -230,7 +230,7 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	if !rd.whole || len(rd.behind) > 0 {
 		until = min(until, s.pos+rd.span(s))
 	}
-	var recs []record
+	recs := rd.page[:0]
 	if until > s.pos {
 		if recs, err = q.rows(s, until, limit); err != nil {
 			return 0, false, err
@@ -348,7 +348,7 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 				continue
 			}
 		}
-		t.queue = append(t.queue, rec)
+		t.push(rec)
 		touched[t] = struct{}{}
 	}
 	for t := range touched {

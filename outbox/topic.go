@@ -15,6 +15,8 @@ import (
 type topic struct {
 	name    string
 	queue   []record // to be published, in order
+	memory  []record // where the queue grew to its greatest length
+	batch   []record // being published
 	trials  []*trial // from the retry table
 	running bool
 	behind  bool // the reader reads it by a scan of its own, and waits for room
@@ -84,6 +86,7 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 		}
 		if r.idle(t) {
 			t.running = false
+			clear(t.batch)
 			r.mu.Unlock()
 			return nil, nil
 		}
@@ -110,16 +113,34 @@ func (r *Relay) take(t *topic) ([]record, *trial) {
 	if t.failures == 0 {
 		n = min(n, r.cfg.perCall())
 	}
-	batch := t.queue[:n]
-	t.queue = t.queue[len(batch):]
-	for i := range batch {
-		r.flying[batch[i].shard]++
+	t.pop(n)
+	for i := range t.batch {
+		r.flying[t.batch[i].shard]++
 	}
 	t.sentAt = time.Now()
 	if t.behind && len(t.queue) <= r.cfg.Buffer/2 {
 		r.reading.set()
 	}
-	return batch, nil
+	return t.batch, nil
+}
+
+// push appends to the queue. What was popped since makes room for it, once that is half of the memory.
+func (t *topic) push(rec record) {
+	if len(t.queue) == cap(t.queue) && len(t.queue) <= cap(t.memory)/2 {
+		t.queue = append(t.memory[:0], t.queue...)
+		clear(t.queue[len(t.queue):cap(t.queue)])
+	}
+	t.queue = append(t.queue, rec)
+	if cap(t.queue) > cap(t.memory) {
+		t.memory = t.queue[:0]
+	}
+}
+
+// pop moves messages from the front of the queue to the batch.
+func (t *topic) pop(n int) {
+	t.batch = append(t.batch[:0], t.queue[:n]...)
+	clear(t.queue[:n])
+	t.queue = t.queue[n:]
 }
 
 // full reports whether a crash would publish so much again that nothing more may be published before some of it was
