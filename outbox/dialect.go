@@ -86,8 +86,21 @@ func (d dialect) rows(table string, seqs []int64) (string, []any) {
 		return "JSON_TABLE(?, '$[*]' COLUMNS (n BIGINT PATH '$')) AS j STRAIGHT_JOIN " + table +
 			" AS o ON o.seq = j.n WHERE true", []any{string(list)}
 	}
+	if consecutive(seqs) {
+		return table + " WHERE seq >= ? AND seq <= ?", []any{seqs[0], seqs[len(seqs)-1]}
+	}
 	where, args := d.among("seq", seqs)
 	return table + " WHERE " + where, args
+}
+
+// consecutive reports whether numbers are all those from the first to the last: to look for a range is half the work.
+func consecutive(seqs []int64) bool {
+	for i := range seqs {
+		if seqs[i] != seqs[0]+int64(i) {
+			return false
+		}
+	}
+	return len(seqs) > 0
 }
 
 // deletion returns a statement that deletes rows of table by their seq, and its argument.
