@@ -117,3 +117,57 @@ func LeaseLocks(o *Outbox, owner string) (renew, lock func(ctx context.Context, 
 
 // Resweep sets how often a relay that does not run yet reads the table from the beginning.
 func Resweep(r *Relay, every time.Duration) { r.resweep = every }
+
+// ReadAhead returns how far the scan of all topics is after each of some reads by a relay that publishes nothing.
+func ReadAhead(ctx context.Context, o *Outbox, buffer, reads int) (positions []int64, err error) {
+	r, err := NewRelay(o, nobody{}, RelayConfig{Buffer: buffer, Batch: buffer})
+	if err != nil {
+		return nil, err
+	}
+	r.Pause()
+	r.reset(ctx, ctx)
+	for shard := range Shards {
+		r.held[shard] = 1
+	}
+	rd := &reader{relay: r, window: map[int64]struct{}{}, behind: map[string]*scan{}}
+	rd.restart()
+	for range reads {
+		if _, _, err := rd.read(ctx); err != nil {
+			return nil, err
+		}
+		positions = append(positions, rd.main.pos)
+	}
+	return positions, nil
+}
+
+// A Queue is what a topic has to publish.
+type Queue struct{ t topic }
+
+// Push appends a message to the queue.
+func (q *Queue) Push(seq int64) { q.t.push(record{seq: seq, id: "x"}) }
+
+// Pop takes messages from its front.
+func (q *Queue) Pop(n int) (seqs []int64) {
+	q.t.pop(n)
+	for i := range q.t.batch {
+		seqs = append(seqs, q.t.batch[i].seq)
+	}
+	return seqs
+}
+
+// Len returns how many there are.
+func (q *Queue) Len() int { return len(q.t.queue) }
+
+// Memory returns for how many there is memory, and how many of those places hold a message.
+func (q *Queue) Memory() (places, taken int) {
+	all := q.t.memory[:cap(q.t.memory)]
+	for i := range all {
+		if all[i].id != "" {
+			taken++
+		}
+	}
+	return len(all), taken
+}
+
+// Deletion is the statement that deletes rows from the outbox by their seq.
+func Deletion(o *Outbox, seqs []int64) (string, []any) { return o.dialect.deletion("outbox", seqs) }
