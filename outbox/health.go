@@ -129,8 +129,9 @@ func (r *Relay) noteWaiting(n int64) {
 //   - for a topic the publisher fails, or does not return;
 //   - old messages wait in shards that another relay, perhaps one that is gone, does not let go.
 //
-// It is nil while the relay is paused, while a message that the publisher refuses blocks its key (see [Poison]), and
-// while a backlog shrinks slowly: these are no reason to stop the process. Watch [Stats] for them.
+// It is nil while the relay is paused, unless the last Publish does not return, while a message that the publisher
+// refuses blocks its key (see [Poison]), and while a backlog shrinks slowly: these are no reason to stop the process.
+// Watch [Stats] for them.
 func (r *Relay) Healthy(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -169,7 +170,7 @@ func (r *Relay) stuckChores(now time.Time) (faults []error) {
 func (r *Relay) stuckTopics(now time.Time) (faults []error) {
 	for _, t := range r.topics {
 		switch {
-		case t.failures > 0 && r.tooOld(now, t.since):
+		case t.failures > 0 && !r.paused && r.tooOld(now, t.since):
 			faults = append(faults, fmt.Errorf("%w: topic %s fails for %v: %w", ErrStuck, t.name, now.Sub(t.since), t.err))
 		case r.tooOld(now, t.sentAt):
 			faults = append(faults, fmt.Errorf("%w: topic %s: Publish has not returned for %v",

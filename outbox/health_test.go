@@ -142,6 +142,21 @@ func TestUnhealthyWhenThePublisherFailsOrHangs(t *testing.T) {
 	f.unwell(t, "no route to host")
 }
 
+// Who pauses a relay because a topic fails, is not told again that it does.
+func TestHealthyWhilePausedThoughATopicFails(t *testing.T) {
+	t.Parallel()
+	to := &scripted{script: func(string, []*message.Message) error { return errors.New("no route to host") }}
+	f := run(t, to, soon)
+	f.publish(t, "down", "k", "1")
+	f.unwell(t, "topic down fails")
+	f.relay.Pause()
+	if err := f.relay.Healthy(context.Background()); err != nil {
+		t.Errorf("paused: %v", err)
+	}
+	f.relay.Resume()
+	f.unwell(t, "topic down fails")
+}
+
 // A key that waits behind a refused message is a matter for an operator, not for the process's life.
 func TestHealthyWhileAKeyIsBlocked(t *testing.T) {
 	t.Parallel()
