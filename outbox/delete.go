@@ -192,10 +192,8 @@ func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (he
 	case r.dialect.mysql(): // it waits for each row that it looks at, and then sees whether it is ours
 		where, _ := r.dialect.among("shard", r.leased())
 		from = "outbox_lease FORCE INDEX (PRIMARY) WHERE owner = ? AND " + where
-	case r.dialect.postgres(): // if this process is frozen, the server gives its locks to whoever takes the shards
-		_, err := conn.ExecContext(ctx, "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
-			itoa(r.cfg.Lease.Milliseconds()))
-		if err != nil {
+	default:
+		if err := r.hurry(ctx, conn); err != nil {
 			return nil, err
 		}
 	}
@@ -225,6 +223,16 @@ func (r *Relay) heldIn(ctx context.Context, conn gorm.ConnPool, lock string) (he
 		}
 	}
 	return held, nil
+}
+
+// hurry has PostgreSQL end the transaction if this process is frozen, so that others get what it has locked.
+func (r *Relay) hurry(ctx context.Context, conn gorm.ConnPool) error {
+	if !r.dialect.postgres() {
+		return nil
+	}
+	_, err := conn.ExecContext(ctx, "SELECT set_config('idle_in_transaction_session_timeout', $1, true)",
+		itoa(r.cfg.Lease.Milliseconds()))
+	return err
 }
 
 // leased lists the shards that are ours.

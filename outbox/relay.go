@@ -63,6 +63,7 @@ type state struct {
 	freed   *sync.Cond // a topic may publish more, or the relay stops
 	removed []int64    // no longer in our hands
 	rescan  bool       // read again from the beginning
+	due     int64      // the first message that was due when another relay moved some; only the scheduler uses it
 	paused  bool
 
 	published uint64

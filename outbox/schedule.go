@@ -12,8 +12,8 @@ import (
 // maxDue bounds the scheduled messages that move in one transaction.
 const maxDue = 500
 
-// scheduleLoop moves scheduled messages into the outbox when they are due. Any relay may do it, since the rows
-// are locked; on databases with one writer it only writes when there is something to move.
+// scheduleLoop moves scheduled messages into the outbox when they are due. Any relay may do it, one at a time; on
+// databases with one writer it only writes when there is something to move.
 func (r *Relay) scheduleLoop(ctx context.Context) {
 	for tries := 0; ctx.Err() == nil; {
 		r.begin(choreSchedule)
@@ -39,15 +39,16 @@ func (r *Relay) scheduleLoop(ctx context.Context) {
 
 // moveDue moves what is due and returns how long to wait.
 func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
-	var next sql.NullInt64
-	err := r.pool.QueryRowContext(ctx, r.dialect.sql("SELECT min(due_at) - {now} FROM outbox_scheduled")).Scan(&next)
+	var first, next int64
+	err := r.pool.QueryRowContext(ctx, r.dialect.sql(
+		"SELECT seq, due_at - {now} FROM outbox_scheduled ORDER BY due_at, seq LIMIT 1")).Scan(&first, &next)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r.cfg.MaxPoll, nil
+	}
 	if err != nil {
 		return 0, err
 	}
-	if wait := time.Duration(next.Int64) * time.Microsecond; !next.Valid || wait > 0 {
-		if !next.Valid {
-			return r.cfg.MaxPoll, nil
-		}
+	if wait := time.Duration(next) * time.Microsecond; wait > 0 {
 		return min(wait, r.cfg.MaxPoll), nil
 	}
 	var moved int
@@ -56,6 +57,10 @@ func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
 		return r.moveDueIn(execer{ctx, uow.DB(ctx).Statement.ConnPool, r.dialect}, &moved)
 	})
 	if err == nil && moved == 0 {
+		if r.due != first { // who has them gets on
+			r.due = first
+			return minPoll, nil
+		}
 		return 0, errLocked
 	}
 	if err == nil {
@@ -65,18 +70,17 @@ func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
 }
 
 func (r *Relay) moveDueIn(x execer, moved *int) error {
-	lock := ""
-	if !r.dialect.sqlite() {
-		lock = " FOR UPDATE SKIP LOCKED"
+	if err := r.hurry(x.ctx, x.conn); err != nil {
+		return err
 	}
-	var seqs []int64
-	err := x.query("SELECT seq FROM outbox_scheduled WHERE due_at <= {now} ORDER BY due_at, seq LIMIT ?"+lock,
-		[]any{maxDue}, func(rows *sql.Rows) error {
-			var seq int64
-			err := rows.Scan(&seq)
-			seqs = append(seqs, seq)
-			return err
-		})
+	// Two that moved at once would pass over each other's rows, and could change the order of a key's messages. Whatever
+	// moves locks this row first.
+	mover, err := x.strings("SELECT value FROM outbox_meta WHERE name = 'shards'" + r.dialect.skip())
+	if err != nil || len(mover) == 0 {
+		return err
+	}
+	seqs, err := x.numbers("SELECT seq FROM outbox_scheduled WHERE due_at <= {now} ORDER BY due_at, seq LIMIT ?"+
+		r.dialect.skip(), maxDue)
 	if err != nil || len(seqs) == 0 {
 		return err
 	}

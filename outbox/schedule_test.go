@@ -3,6 +3,8 @@ package outbox_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +53,42 @@ func TestRule34_ScheduledByTheDatabasesClock(t *testing.T) {
 			if err := db.Exec("DELETE FROM outbox_scheduled").Error; err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// Scheduled messages of a key keep their order, though several relays are there to move them.
+func TestRule14_RelaysMoveScheduledMessagesInOrder(t *testing.T) {
+	eachServer(t, func(t *testing.T, db *gorm.DB) {
+		box, _ := newOutbox(t, db)
+		const messages = 3000 // several rounds
+		values := make([]string, messages)
+		for i := range values {
+			values[i] = fmt.Sprintf("(%d, %d, '%d', 'topic', 'k', '', '{}', '')", i, outbox.ShardOf("k"), i)
+		}
+		err := db.Exec("INSERT INTO outbox_scheduled (due_at, shard, id, topic, aggregateid, type, headers, payload) VALUES " +
+			strings.Join(values, ", ")).Error
+		if err != nil {
+			t.Fatal(err)
+		}
+		var relays []*outbox.Relay
+		for range 4 {
+			relay := newRelay(t, box, &scripted{}, outbox.RelayConfig{})
+			relay.Pause()
+			relays = append(relays, relay)
+		}
+		for _, relay := range relays {
+			start(t, relay)
+		}
+		var ids []int
+		within(t, "all have moved", func() bool {
+			if err := db.Raw("SELECT id FROM outbox ORDER BY seq").Scan(&ids).Error; err != nil {
+				t.Fatal(err)
+			}
+			return len(ids) == messages
+		})
+		if !slices.IsSorted(ids) {
+			t.Error("they are out of order")
 		}
 	})
 }

@@ -12,10 +12,13 @@ const maxDue = 500
 // now is in microseconds since 1970, by the database's clock.
 const now = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 
-// move is one statement. Rows are locked, so several pruners share them. The transaction has its number before the
-// first seq is taken, as all that write to the outbox, so that a relay may take over at any moment.
-const move = `WITH due AS (
-		SELECT seq FROM outbox_scheduled WHERE due_at <= ` + now + `
+// move is one statement. One pruner or relay at a time, which locks a row that all agree on, moves what is due, so that
+// messages of a key stay in order. The transaction has its number before the first seq is taken, as all that write to
+// the outbox, so that a relay may take over at any moment.
+const move = `WITH mover AS MATERIALIZED (
+		SELECT value FROM outbox_meta WHERE name = 'shards' FOR UPDATE SKIP LOCKED
+	), due AS (
+		SELECT seq FROM outbox_scheduled WHERE due_at <= ` + now + ` AND EXISTS (SELECT FROM mover)
 		ORDER BY due_at, seq LIMIT $1 FOR UPDATE SKIP LOCKED
 	), gone AS (
 		DELETE FROM outbox_scheduled USING due WHERE outbox_scheduled.seq = due.seq RETURNING outbox_scheduled.*
