@@ -79,21 +79,21 @@ func (o *Outbox) Dead(ctx context.Context, f DeadFilter) iter.Seq2[DeadMessage, 
 	}
 }
 
-func (f DeadFilter) where(after int64) (string, []any) {
+func (f DeadFilter) where(d dialect, after int64) (string, []any) {
 	where, args := "state = 'dead' AND seq > ?", []any{after}
 	for _, c := range []struct{ column, value string }{
 		{"id", f.ID}, {"topic", f.Topic}, {"aggregateid", f.Key},
 	} {
 		if c.value != "" {
-			where += " AND " + c.column + " = ?"
-			args = append(args, c.value)
+			cond, more := d.is(c.column, c.value)
+			where, args = where+" AND "+cond, append(args, more...)
 		}
 	}
 	return where + " ORDER BY seq LIMIT ?", args
 }
 
 func (o *Outbox) deadPage(ctx context.Context, f DeadFilter, after int64) (page []DeadMessage, err error) {
-	where, args := f.where(after)
+	where, args := f.where(o.dialect, after)
 	x := execer{ctx, o.joined(ctx), o.dialect}
 	err = x.query("SELECT seq, "+columns+", attempts, error, created_at, died_at FROM outbox_dead WHERE "+where,
 		append(args, deadPage), func(rows *sql.Rows) error {
@@ -217,7 +217,7 @@ func (o *Outbox) joined(ctx context.Context) gorm.ConnPool {
 }
 
 func (o *Outbox) lockDead(x execer, f DeadFilter, last int64, limit int) (seqs []int64, err error) {
-	where, args := f.where(0)
+	where, args := f.where(o.dialect, 0)
 	return x.numbers("SELECT seq FROM outbox_dead WHERE seq <= ? AND "+where+o.dialect.update,
 		append(append([]any{last}, args...), limit)...)
 }

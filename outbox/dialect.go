@@ -112,6 +112,15 @@ func (d dialect) deletion(table string, seqs []int64) (string, []any) {
 	return "DELETE FROM " + rows, args
 }
 
+// is returns a condition that a column of text is a value, and its arguments. MySQL and MariaDB leave spaces at the end
+// out of a comparison, so that "k" and "k " would be one key.
+func (d dialect) is(column, value string) (string, []any) {
+	if d.mysql() {
+		return column + " = ? AND CHAR_LENGTH(" + column + ") = CHAR_LENGTH(?)", []any{value, value}
+	}
+	return column + " = ?", []any{value}
+}
+
 // among returns a condition that column is one of values, and its argument if it has one. The statement's text
 // does not depend on the number of values where that lets the database keep its plan.
 func (d dialect) among(column string, values []int64) (string, []any) {

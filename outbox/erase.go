@@ -49,9 +49,10 @@ func (o *Outbox) Erase(ctx context.Context, key, topic string, a Action) (Erased
 }
 
 func (o *Outbox) erase(x execer, key, topic string) (e Erased, err error) {
-	where, args := "aggregateid = ?", []any{key}
+	where, args := x.dialect.is("aggregateid", key)
 	if topic != "" {
-		where, args = where+" AND topic = ?", append(args, topic)
+		cond, more := x.dialect.is("topic", topic)
+		where, args = where+" AND "+cond, append(args, more...)
 	}
 	var today int64
 	if err := x.conn.QueryRowContext(x.ctx, x.dialect.sql("SELECT "+x.dialect.today())).Scan(&today); err != nil {

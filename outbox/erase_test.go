@@ -38,6 +38,31 @@ func kept(t *testing.T, db *gorm.DB) (n int64) {
 	return n
 }
 
+// Keys that differ by a space at their end are two keys, which they are not for MySQL and MariaDB.
+func TestSpaceAtTheEndOfAKeyCounts(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, db *gorm.DB) {
+		f := &fixture{db: db}
+		f.box, f.unit = newOutbox(t, db)
+		ctx := context.Background()
+		for _, key := range []string{"k", "k "} {
+			f.publish(t, "topic", key, "waiting"+key)
+			f.publish(t, "topic ", key, "elsewhere"+key)
+		}
+		f.exec(t, `INSERT INTO outbox_dead SELECT seq, shard, id, topic, aggregateid, type, headers, payload, created_at,
+			1, '', 0, 'dead', '', '', 0 FROM outbox`)
+		dead := outbox.DeadFilter{Topic: "topic", Key: "k"}
+		if n, err := f.box.Discard(ctx, dead, why); n != 1 || err != nil {
+			t.Errorf("discarded %d, %v", n, err)
+		}
+		if e, err := f.box.Erase(ctx, "k", "topic", why); err != nil || e != (outbox.Erased{Waiting: 1, Dead: 1}) {
+			t.Errorf("of a topic: %+v, %v", e, err)
+		}
+		if e, err := f.box.Erase(ctx, "k", "", why); err != nil || e != (outbox.Erased{Waiting: 1, Dead: 1}) {
+			t.Errorf("of all: %+v, %v", e, err)
+		}
+	})
+}
+
 // A message is gone from every table though a relay moves it from one to another while it is erased.
 func TestRule35_AMovingMessageIsErased(t *testing.T) {
 	t.Parallel()
