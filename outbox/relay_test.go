@@ -229,7 +229,7 @@ func TestMessageContextEndsAfterGrace(t *testing.T) {
 		<-msgs[0].Context().Done()
 		return msgs[0].Context().Err()
 	}}
-	f := run(t, to, outbox.RelayConfig{Grace: 10 * time.Millisecond})
+	f := run(t, to, outbox.RelayConfig{Grace: time.Second})
 	f.publish(t, "topic", "k", "1")
 	<-entered
 	if err := f.stop(); err != nil {
