@@ -22,6 +22,9 @@ func (r *Relay) call(recs []record) (ctx context.Context, end func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls[c] = struct{}{}
+	if !r.fresh() { // the process slept since it looked, and the end of the leases was before there was something to end
+		c.cancel()
+	}
 	return ctx, func() {
 		c.cancel()
 		r.mu.Lock()

@@ -88,6 +88,18 @@ func TestRule15_PublishHasTheTimeOfItsLease(t *testing.T) {
 	}
 }
 
+// A process that sleeps between its look at the leases and the Publish has slept through what ends the context.
+func TestRule15_PublishThatBeginsTooLateHasNoTime(t *testing.T) {
+	t.Parallel()
+	box, _ := newOutbox(t, openSQLite(t))
+	if err := outbox.CallContext(box, time.Minute); err != nil {
+		t.Errorf("in time: %v", err)
+	}
+	if err := outbox.CallContext(box, -time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("too late: %v", err)
+	}
+}
+
 // A Publish that hangs while its lease goes to another relay and comes back, holds its lane: though its message is in
 // the retry table by then, no later one is sent before it returns.
 func TestRule15_HungPublishHoldsItsLane(t *testing.T) {

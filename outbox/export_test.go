@@ -171,3 +171,16 @@ func (q *Queue) Memory() (places, taken int) {
 
 // Deletion is the statement that deletes rows from the outbox by their seq.
 func Deletion(o *Outbox, seqs []int64) (string, []any) { return o.dialect.deletion("outbox", seqs) }
+
+// CallContext returns the error of the context of a Publish that begins so long before the leases run out.
+func CallContext(o *Outbox, left time.Duration) error {
+	r, err := NewRelay(o, nobody{}, RelayConfig{})
+	if err != nil {
+		return err
+	}
+	r.reset(context.Background(), context.Background())
+	r.valid = time.Now().Add(left)
+	ctx, end := r.call(nil)
+	defer end()
+	return ctx.Err()
+}
