@@ -15,6 +15,8 @@ var (
 	ErrBehind = errors.New("debezium: the connector is behind")
 	// ErrRunning says that this pruner runs already.
 	ErrRunning = errors.New("debezium: the pruner runs already")
+	// ErrStopped says that this pruner does not run.
+	ErrStopped = errors.New("debezium: the pruner does not run")
 	// ErrDialect says that the database is not PostgreSQL.
 	ErrDialect = errors.New("debezium: only PostgreSQL is supported")
 )

@@ -3,6 +3,7 @@ package debezium_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -142,7 +143,7 @@ func (c *cluster) running(s *service) {
 		if strings.Contains(status, "FAILED") {
 			c.t.Fatal(status)
 		}
-		return p.Healthy(c.t.Context()) == nil
+		return errors.Is(p.Healthy(c.t.Context()), debezium.ErrStopped) // there is nothing else
 	})
 }
 

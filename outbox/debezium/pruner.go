@@ -73,9 +73,10 @@ type Pruner struct {
 	pruned  atomic.Uint64
 	moved   atomic.Uint64
 
-	mu    sync.Mutex
-	since time.Time // the round under way began
-	err   error     // of the last look at the slot
+	mu      sync.Mutex
+	since   time.Time // the round under way began
+	err     error     // of the last look at the slot
+	moveErr error     // of the last look for scheduled messages
 }
 
 // NewPruner returns a pruner of the outbox in db, which must be PostgreSQL and have the tables of package outbox.
@@ -194,6 +195,12 @@ func (p *Pruner) note(err error) {
 	p.err = err
 }
 
+func (p *Pruner) noteMove(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moveErr = err
+}
+
 // begin notes when a round began that is not yet done; only the first of those that are given up counts.
 func (p *Pruner) begin(at time.Time) {
 	p.mu.Lock()
@@ -209,16 +216,19 @@ func (p *Pruner) Pruned() uint64 { return p.pruned.Load() }
 // Moved returns how many scheduled messages this pruner has moved into the outbox.
 func (p *Pruner) Moved() uint64 { return p.moved.Load() }
 
-// Healthy returns nil while a connector reads the slot and what is published leaves the table. Errors:
-// [ErrNoSlot], [ErrInactive], [ErrLost], [ErrBehind], and what the database says.
+// Healthy returns nil while the pruner runs, a connector reads the slot, what is published leaves the table and what is
+// due moves there. Errors: [ErrNoSlot], [ErrInactive], [ErrLost], [ErrStopped], [ErrBehind], and what the database says.
 func (p *Pruner) Healthy(ctx context.Context) error {
 	if _, err := p.slot(ctx, ""); err != nil {
 		return err
 	}
+	if !p.running.Load() {
+		return ErrStopped
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil {
-		return p.err
+	if err := errors.Join(p.err, p.moveErr); err != nil {
+		return err
 	}
 	if waited := time.Since(p.since); !p.since.IsZero() && waited > p.cfg.BehindAfter {
 		return fmt.Errorf("%w: rows wait for %v", ErrBehind, waited.Round(time.Second))

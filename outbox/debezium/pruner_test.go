@@ -250,6 +250,26 @@ func TestConnectorThatIsBehindIsUnhealthy(t *testing.T) {
 	eventually(t, "it is well", func() bool { return p.Healthy(t.Context()) == nil })
 }
 
+func TestPrunerIsHealthyWhileItRunsAndMoves(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.createSlot()
+	s.read()
+	p, err := debezium.NewPruner(s.db, debezium.PrunerConfig{Slot: s.slot, Interval: 10 * time.Millisecond})
+	must(t, err)
+	eventually(t, "it does not run", func() bool { return errors.Is(p.Healthy(t.Context()), debezium.ErrStopped) })
+	stop := s.run(p.Run)
+	eventually(t, "it runs", func() bool { return p.Healthy(t.Context()) == nil })
+	must(t, s.db.Exec("ALTER TABLE outbox_scheduled RENAME TO hidden").Error)
+	eventually(t, "it cannot move", func() bool { return p.Healthy(t.Context()) != nil })
+	must(t, s.db.Exec("ALTER TABLE hidden RENAME TO outbox_scheduled").Error)
+	eventually(t, "it moves", func() bool { return p.Healthy(t.Context()) == nil })
+	stop()
+	if err := p.Healthy(t.Context()); !errors.Is(err, debezium.ErrStopped) {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
 func TestRule14_PrunerMovesScheduledMessagesInOrder(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -34,6 +34,7 @@ func (p *Pruner) moveLoop(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("outbox cannot move scheduled messages", "error", err)
 		}
+		p.noteMove(err)
 		_ = sleep(ctx, wait)
 	}
 }
