@@ -168,23 +168,39 @@ func (w *world) publish(from, to int, keys ...string) {
 // rows returns the live model.
 func (w *world) rows(p *projection.Projection) map[string]string {
 	w.t.Helper()
-	ctx, err := p.Live(w.t.Context())
-	if errors.Is(err, projection.ErrNoModel) {
-		return nil
+	for {
+		ctx, err := p.Live(w.t.Context())
+		if errors.Is(err, projection.ErrNoModel) {
+			return nil
+		}
+		must(w.t, err)
+		rows, err := w.read(ctx)
+		if err == nil {
+			return rows
+		}
+		now, lost := p.Live(w.t.Context())
+		must(w.t, lost)
+		if projection.Table(now, "notes") == projection.Table(ctx, "notes") { // else it was replaced meanwhile, and dropped
+			w.t.Fatal(err)
+		}
 	}
-	must(w.t, err)
-	return w.table(ctx)
 }
 
 func (w *world) table(ctx context.Context) map[string]string {
 	w.t.Helper()
+	rows, err := w.read(ctx)
+	must(w.t, err)
+	return rows
+}
+
+func (w *world) read(ctx context.Context) (map[string]string, error) {
 	var rows []struct{ K, Numbers string }
-	must(w.t, w.db.WithContext(ctx).Raw("SELECT k, numbers FROM "+projection.Table(ctx, "notes")).Scan(&rows).Error)
+	err := w.db.WithContext(ctx).Raw("SELECT k, numbers FROM " + projection.Table(ctx, "notes")).Scan(&rows).Error
 	m := map[string]string{}
 	for _, r := range rows {
 		m[r.K] = r.Numbers
 	}
-	return m
+	return m, err
 }
 
 // fold is the model of a prefix of each partition's log, in which every message counts once.
