@@ -113,8 +113,8 @@ func (it *item) joins() bool {
 func (it *item) isLeased() bool { return it.fate == undecided && it.parked != nil && !it.arrives }
 
 // joinQueues puts fresh messages of parked queues behind what is there. The heads of these queues are locked, and in
-// the same order those of which messages are leased: locked only at the end, when a message is consumed, they would come
-// after the rows of handlers, and for a fresh message of the queue in another process before them.
+// the same order those of which messages are leased: locked only at the end, when a message is consumed, they would
+// come after the rows of handlers, and for a fresh message of the queue in another process before them.
 func (b *batch) joinQueues(ctx context.Context) error {
 	for _, it := range b.items {
 		if it.parked != nil && it.chain.broken.Load() {

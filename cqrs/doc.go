@@ -76,8 +76,8 @@
 //	batch handler fails                  undone; its messages run one by one
 //	batch handler fails one item         undone; runs again without the item and what is behind it
 //	transaction does not commit          messages run one by one; one whose own does not commit counts as failed
-//	store is away                        nothing is acknowledged or counted; tried again until it is back. A message whose
-//	                                     own transaction is lost with the connection counts as failed the sixth time
+//	store is away                        nothing is acknowledged or counted; tried again until it is back. A message
+//	                                     whose own transaction is lost with the connection counts as failed the 6th time
 //	payload cannot be decoded            dead letter at once
 //	unknown type                         an event is counted and skipped; a command is a dead letter at once
 //	known type, no handler here          counted and skipped

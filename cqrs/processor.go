@@ -42,8 +42,9 @@ type ProcessorConfig struct {
 	// is for one handler. One that has not returned a quarter later (at most 5 s) is left behind: its transaction is
 	// closed to it, its message has failed with [ErrHung], and its key waits until it returns, in this process; the
 	// lane goes on. The messages of a batch handler that is left behind do not wait for it: they run one by one, to
-	// find the one that it hangs on. HandlerTimeout should be shorter than half of what the unit of work allows (PartTimeout of package uow), or that
-	// ends the whole batch first. In [Execute] it bounds the context alone. 0 means 10 s, negative none.
+	// find the one that it hangs on. HandlerTimeout should be shorter than half of what the unit of work allows
+	// (PartTimeout of package uow), or that ends the whole batch first. In [Execute] it bounds the context alone.
+	// 0 means 10 s, negative none.
 	HandlerTimeout time.Duration
 	// Grace bounds how long Run goes on after its context has ended: for half of it handlers of messages that were
 	// taken in are begun, for all of it they are waited for; the rest is given back to the bus. 0 means 10 s,

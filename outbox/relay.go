@@ -71,8 +71,8 @@ type state struct {
 	health    health
 }
 
-// writers is how many loops of a relay write. Each has a transaction of its own, so that the renewal of the leases waits
-// neither for handlers nor for what else the relay does.
+// writers is how many loops of a relay write. Each has a transaction of its own, so that the renewal of the leases
+// waits neither for handlers nor for what else the relay does.
 const writers = 5
 
 // NewRelay returns a Relay that publishes what o wrote. The publisher stays the caller's to close, after Run.

@@ -298,7 +298,7 @@ func (t *task) stop(killed <-chan struct{}) error {
 
 // canceled reports whether an error says that its context was canceled and nothing else.
 func canceled(err error) bool {
-	all, joined := err.(interface{ Unwrap() []error }) //nolint:errorlint // it looks at each level
+	all, joined := err.(interface{ Unwrap() []error })
 	if !joined {
 		inner := errors.Unwrap(err)
 		return inner != nil && canceled(inner) || inner == nil && errors.Is(err, context.Canceled)

@@ -105,9 +105,9 @@ func (s *subscriber) start(c *sarama.Config) *start {
 	}
 }
 
-// Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels. Brokers that
-// do not answer hold it up no longer than one of them may take to answer (40 s unless the configuration says otherwise):
-// then it returns [ErrUnanswered] and leaves the member behind.
+// Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels. Brokers
+// that do not answer hold it up no longer than one of them may take to answer (40 s unless the configuration says
+// otherwise): then it returns [ErrUnanswered] and leaves the member behind.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
 	s.closed = true

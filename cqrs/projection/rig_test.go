@@ -186,13 +186,6 @@ func (w *world) rows(p *projection.Projection) map[string]string {
 	}
 }
 
-func (w *world) table(ctx context.Context) map[string]string {
-	w.t.Helper()
-	rows, err := w.read(ctx)
-	must(w.t, err)
-	return rows
-}
-
 func (w *world) read(ctx context.Context) (map[string]string, error) {
 	var rows []struct{ K, Numbers string }
 	err := w.db.WithContext(ctx).Raw("SELECT k, numbers FROM " + projection.Table(ctx, "notes")).Scan(&rows).Error

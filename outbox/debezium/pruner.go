@@ -217,7 +217,7 @@ func (p *Pruner) Pruned() uint64 { return p.pruned.Load() }
 func (p *Pruner) Moved() uint64 { return p.moved.Load() }
 
 // Healthy returns nil while the pruner runs, a connector reads the slot, what is published leaves the table and what is
-// due moves there. Errors: [ErrNoSlot], [ErrInactive], [ErrLost], [ErrStopped], [ErrBehind], and what the database says.
+// due moves there. Errors: [ErrNoSlot], [ErrInactive], [ErrLost], [ErrStopped], [ErrBehind], what the database says.
 func (p *Pruner) Healthy(ctx context.Context) error {
 	if _, err := p.slot(ctx, ""); err != nil {
 		return err

@@ -19,17 +19,20 @@ func TestDBWithoutTransaction(t *testing.T) {
 	var items []Item
 	var n int64
 	for name, use := range map[string]func(*gorm.DB) error{
-		"create":          func(d *gorm.DB) error { return d.Create(&Item{ID: 1}).Error },
-		"save":            func(d *gorm.DB) error { return d.Save(&Item{ID: 1}).Error },
-		"first":           func(d *gorm.DB) error { return d.First(&item, 1).Error },
-		"find":            func(d *gorm.DB) error { return d.Where("n > ?", 1).Find(&items).Error },
-		"update":          func(d *gorm.DB) error { return d.Model(&Item{}).Where("id = 1").Update("n", 2).Error },
-		"delete":          func(d *gorm.DB) error { return d.Delete(&Item{ID: 1}).Error },
-		"count":           func(d *gorm.DB) error { return d.Model(&Item{}).Count(&n).Error },
-		"pluck":           func(d *gorm.DB) error { return d.Model(&Item{}).Pluck("n", &items).Error },
-		"exec":            func(d *gorm.DB) error { return d.Exec("UPDATE items SET n = 1").Error },
-		"scan":            func(d *gorm.DB) error { return d.Raw("SELECT 1").Scan(&n).Error },
-		"rows":            func(d *gorm.DB) error { _, err := d.Raw("SELECT 1").Rows(); return err },
+		"create": func(d *gorm.DB) error { return d.Create(&Item{ID: 1}).Error },
+		"save":   func(d *gorm.DB) error { return d.Save(&Item{ID: 1}).Error },
+		"first":  func(d *gorm.DB) error { return d.First(&item, 1).Error },
+		"find":   func(d *gorm.DB) error { return d.Where("n > ?", 1).Find(&items).Error },
+		"update": func(d *gorm.DB) error { return d.Model(&Item{}).Where("id = 1").Update("n", 2).Error },
+		"delete": func(d *gorm.DB) error { return d.Delete(&Item{ID: 1}).Error },
+		"count":  func(d *gorm.DB) error { return d.Model(&Item{}).Count(&n).Error },
+		"pluck":  func(d *gorm.DB) error { return d.Model(&Item{}).Pluck("n", &items).Error },
+		"exec":   func(d *gorm.DB) error { return d.Exec("UPDATE items SET n = 1").Error },
+		"scan":   func(d *gorm.DB) error { return d.Raw("SELECT 1").Scan(&n).Error },
+		"rows": func(d *gorm.DB) error {
+			_, err := d.Raw("SELECT 1").Rows() //nolint:rowserrcheck // there are none
+			return err
+		},
 		"row":             func(d *gorm.DB) error { return d.Raw("SELECT 1").Row().Scan(&n) },
 		"first or create": func(d *gorm.DB) error { return d.FirstOrCreate(&item).Error },
 		"in batches":      func(d *gorm.DB) error { return d.CreateInBatches([]Item{{ID: 1}, {ID: 2}}, 1).Error },

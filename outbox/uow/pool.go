@@ -70,7 +70,7 @@ func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *
 
 // readAll runs a query of which the end of its rows tells whether the transaction is still there.
 func (p *pool) readAll(ctx context.Context, kind kind, query string, args []any) (*replay, error) {
-	all, err := record(p.f.tx.exec.QueryContext(ctx, query, args...)) //nolint:sqlclosecheck,rowserrcheck // record does
+	all, err := record(p.f.tx.exec.QueryContext(ctx, query, args...))
 	p.after(kind, err, kind != read && kind != save)
 	return all, err
 }

@@ -58,7 +58,7 @@ func record(rows *sql.Rows, err error) (*replay, error) {
 func (r *replay) rows(ctx context.Context) (*sql.Rows, error) {
 	db := sql.OpenDB(r)
 	defer func() { _ = db.Close() }() // the connection goes when its rows are closed
-	return db.QueryContext(ctx, "")
+	return db.QueryContext(ctx, "")   //nolint:sqlclosecheck // the caller closes them
 }
 
 // row is rows for the first of them.

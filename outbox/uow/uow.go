@@ -161,8 +161,9 @@ func (u *UnitOfWork) inspectSQLite() error {
 // values, the transaction and a deadline, but without the caller's cancellation. Do never returns while fn runs. Inside
 // fn, Do joins: an error undoes the inner part only. Nothing else of fn may use the transaction meanwhile.
 //
-// Errors: fn's own; ctx.Err() when ctx ended before a transaction had room for fn; ErrDoomed when fn swallowed an error that ended the
-// transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; ErrConcurrent; what the database said when a commit was refused.
+// Errors: fn's own; ctx.Err() when ctx ended before a transaction had room for fn; ErrDoomed when fn swallowed an error
+// that ended the transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; ErrConcurrent; what the database
+// said when a commit was refused.
 func (u *UnitOfWork) Do(ctx context.Context, fn func(ctx context.Context) error) error {
 	if f := frameOf(ctx); f != nil {
 		if f.tx.unit != u {
