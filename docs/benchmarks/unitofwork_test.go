@@ -33,7 +33,8 @@ func BenchmarkUnitOfWork(b *testing.B) {
 		for _, connections := range []int{8, 16, 32, 64} {
 			all = append(all, w.alone(n/4, connections))
 		}
-		for _, writers := range []int{1, 2, 4} {
+		all = append(all, w.byHand(n, 1, callers))
+		for _, writers := range []int{2, 4} { // with as many calls under way as there are callers, and with more
 			all = append(all, w.byHand(n, writers, callers/writers), w.byHand(n, writers, callers))
 		}
 		contest(b, "op/s", all...)
