@@ -110,7 +110,11 @@ func (t *transaction) drain() error {
 	for i := range list {
 		statements[i] = list[i].Statement
 	}
-	ctx, cancel := t.unit.boundedBy(t.unit.cfg.PartTimeout / 2)
+	limit := t.unit.cfg.PartTimeout
+	if limit > 0 {
+		limit /= 2
+	}
+	ctx, cancel := t.unit.boundedBy(limit)
 	defer cancel()
 	var rows []int64
 	err := t.conn.Raw(func(conn any) (err error) {

@@ -41,6 +41,17 @@ func TestQueueCommitsWithItsPart(t *testing.T) {
 	})
 }
 
+// Without a bound on parts there is none on what is queued either.
+func TestQueueWithoutPartTimeout(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	u := unit(t, db, uow.Config{PartTimeout: -1})
+	err := u.Do(t.Context(), queueItem(1))
+	if s := u.Stats(); err != nil || s.Restarts != 0 || s.Retries != 0 || count(t, db, "n = 1") != 1 {
+		t.Errorf("%v, %+v, %d items", err, s, count(t, db, "n = 1"))
+	}
+}
+
 // What is queued takes effect before the next statement, whoever's it is.
 func TestStatementSeesWhatWasQueuedBefore(t *testing.T) {
 	t.Parallel()
