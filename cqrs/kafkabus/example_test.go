@@ -117,5 +117,6 @@ func ExampleBus_SubscriberAt() {
 	m := <-orders
 	at, _ := cqrs.PositionOf(m.Context())
 	fmt.Println(m.UUID, "at", at.Offset)
+	m.Ack()
 	// Output: message 3 at 3
 }

@@ -117,16 +117,16 @@ func (m *machine) settle() {
 	if len(m.procs) == 0 {
 		m.start()
 	}
-	for _, r := range m.procs { // those that chaos has refused
-		select {
-		case <-r.ended:
-			m.run(m.ask())
-		default:
-		}
-	}
 	p := m.ask()
 	deadline := time.Now().Add(patience)
 	for {
+		for i, r := range m.procs { // chaos may have refused one when it started, which it has yet to hear of
+			select {
+			case <-r.ended:
+				m.procs[i] = m.run(m.ask())
+			default:
+			}
+		}
 		model, err := p.Model(context.Background())
 		must(m.t, err)
 		building := false
