@@ -118,8 +118,8 @@ func (m *machine) settle() {
 		m.start()
 	}
 	p := m.ask()
-	deadline := time.Now().Add(patience)
-	for {
+	deadline := time.Now().Add(4 * patience) // a swap may be put off a few times on a busy machine
+	for ; ; time.Sleep(10 * time.Millisecond) {
 		for i, r := range m.procs { // chaos may have refused one when it started, which it has yet to hear of
 			select {
 			case <-r.ended:
