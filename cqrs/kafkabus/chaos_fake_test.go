@@ -40,7 +40,7 @@ func connected(t *testing.T, d gorm.Dialector) *gorm.DB {
 // The cluster in this process moves leaders and coordinators and drops connections in the middle of requests.
 func TestChaos(t *testing.T) {
 	if raced {
-		t.Skip("sarama 1.48.2 opens a broker's connection while another goroutine fetches from it, which is reported")
+		t.Skip("sarama (seen with 1.48.2) opens a broker's connection while another goroutine fetches from it, which is reported")
 	}
 	t.Parallel()
 	cluster := fake(t, kfake.NumBrokers(3))

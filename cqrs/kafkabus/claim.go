@@ -126,8 +126,8 @@ type claim struct {
 	cfg  *Config
 	sess sarama.ConsumerGroupSession
 	// in is read at all times. Where nobody reads a partition for a while, sarama holds up the others of its broker, then
-	// gives the partition up and asks for it again; if the session ends in that moment, sarama panics (1.48.2: its feeder
-	// sends to a closed channel).
+	// gives the partition up and asks for it again; if the session ends in that moment, sarama panics (its feeder sends to
+	// a closed channel; seen with 1.48.2).
 	in   <-chan *sarama.ConsumerMessage
 	out  chan<- *message.Message
 	ctx  context.Context // of the messages, which are ended one by one; see cancel
