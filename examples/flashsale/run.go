@@ -182,7 +182,7 @@ func (s *shop) breakers() string {
 // settle waits until no order and no saga is under way, or until nothing moves any more.
 func (s *shop) settle(tick *ticker, count *tallier) error {
 	most := max(2*s.opts.duration, 3*time.Minute)
-	const still = 15 * time.Second // what a service held that died is free after 10 s
+	const still = 35 * time.Second // a step of a saga that often failed is tried again after 30 s
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	tick.note("settling")
