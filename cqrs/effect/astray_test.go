@@ -63,3 +63,24 @@ func TestRule9_WhatTheRunnerKnowsOfIsCalledOnce(t *testing.T) {
 		w.wantState(0, 0)
 	})
 }
+
+// The store may have an intent claimed again before it has answered who gave it back.
+func TestRule9_WhatIsClaimedAgainBeforeItIsKnownToBeGivenBackIsNotAstray(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.store.tardy = 2 * time.Second
+		w.provider.before = func(n int, _ string) error {
+			if n == 1 {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+		h, stop := w.start(effect.Config{}, w.effect())
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		time.Sleep(5 * time.Second)
+		w.wantCalls("call key-1, call key-1")
+		w.wantState(0, 0)
+	})
+}

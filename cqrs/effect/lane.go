@@ -110,10 +110,16 @@ func (r *Runner) called(l *lane, rec *Record, refused bool, pause time.Duration)
 	r.dispatch(l)
 }
 
-func (r *Runner) done(l *lane, rec *Record) {
+func (r *Runner) done(l *lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.busy--
-	delete(r.known, rec.holding())
 	r.dispatch(l)
+}
+
+// forget ends a holding, before the store may: from then on the same one may begin anew.
+func (r *Runner) forget(rec *Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, rec.holding())
 }

@@ -20,6 +20,8 @@ type memory struct {
 	down   error // every call fails
 	beats  error // only Beat fails
 	unsure bool  // the next commit is made, and its answer is lost
+
+	tardy time.Duration // how long the answer to Postpone takes after its commit
 }
 
 type row struct {
@@ -159,6 +161,7 @@ func (m *memory) Settle(ctx context.Context, rec *effect.Record, apply func(ctx 
 }
 
 func (m *memory) Postpone(_ context.Context, rec *effect.Record, p effect.Postponement) error {
+	defer time.Sleep(m.tardy)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, err := m.held(rec)

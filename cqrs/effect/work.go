@@ -29,11 +29,12 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	if refused {
 		return
 	}
-	defer r.done(l, rec)
+	defer r.done(l)
 	if err == nil {
 		err = r.settle(ctx, run, rec, s)
 		rec.Doubt = true
 	}
+	r.forget(rec)
 	if err != nil {
 		r.postpone(ctx, run, rec, err)
 	}
