@@ -22,7 +22,7 @@ type Config struct {
 	unit.Config
 
 	Bank     string        // the provider's URL; required
-	Patience time.Duration // for an answer of the provider; 0 means 1 s
+	Patience time.Duration // for an answer of the provider, 500 ms to 1 s; 0 means 1 s
 }
 
 // Open wires the service. It starts nothing; its Run does.
@@ -39,7 +39,7 @@ func Open(ctx context.Context, cfg Config) (*unit.Unit, error) {
 }
 
 func wire(u *unit.Unit, cfg Config) error {
-	patience := min(max(cfg.Patience, 200*time.Millisecond), time.Second)
+	patience := min(max(cfg.Patience, 500*time.Millisecond), time.Second)
 	bank, err := adapters.NewBank(adapters.BankConfig{
 		URL: cfg.Bank, Keys: !u.Unsafe().Idempotency, Try: patience, Cooldown: patience,
 	})
