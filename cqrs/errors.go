@@ -59,6 +59,9 @@ func Reject(code string, err error) error { return &Rejection{Code: code, Err: e
 
 // AsRejection returns the [Rejection] in err's tree, or nil.
 func AsRejection(err error) *Rejection {
+	if err == nil {
+		return nil
+	}
 	var r *Rejection
 	if errors.As(err, &r) {
 		return r

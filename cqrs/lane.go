@@ -16,8 +16,12 @@ type lane struct {
 	clock  *time.Timer // of call
 }
 
+// backlog is how many batches may wait for a lane. What comes for a lane that is full holds up all the others, and keys
+// are spread by chance.
+const backlog = 4
+
 func newLane(r *runner) *lane {
-	l := &lane{r: r, in: make(chan *item, r.p.cfg.MaxBatch), held: held{queues: map[string]*heldQueue{}}}
+	l := &lane{r: r, in: make(chan *item, backlog*r.p.cfg.MaxBatch), held: held{queues: map[string]*heldQueue{}}}
 	l.clock = time.NewTimer(time.Hour)
 	l.clock.Stop()
 	return l

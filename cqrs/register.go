@@ -74,9 +74,10 @@ func HandleBatch[C Request[R], R any](
 	t := reflect.TypeFor[C]()
 	n := &handler{name: t.String()}
 	n.many = func(ctx context.Context, ds []*Delivery, results []any) error {
-		items := make([]*Item[C, R], len(ds))
+		all, items := make([]Item[C, R], len(ds)), make([]*Item[C, R], len(ds))
 		for i, d := range ds {
-			items[i] = &Item[C, R]{Message: d.Message.(C), Envelope: d.Envelope}
+			items[i] = &all[i]
+			items[i].Message, items[i].Envelope = d.Message.(C), d.Envelope
 		}
 		if err := h(ctx, items); err != nil {
 			return err

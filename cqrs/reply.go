@@ -153,12 +153,14 @@ func (p *Processor) replies(env Envelope) bool {
 	return true
 }
 
+// answers reports whether anybody is to hear of what became of a command. A handler of events, nil, has no answer.
+func (h *handler) answers(env *Envelope, answer error) bool {
+	return h != nil && (len(h.onReply) > 0 || env.ReplyTo != "") && !errors.Is(answer, ErrDeferred)
+}
+
 // reply answers a command in the part that handled it.
 func (b *batch) reply(ctx context.Context, h *handler, env Envelope, result any, answer error) error {
-	if h == nil || errors.Is(answer, ErrDeferred) {
-		return nil
-	}
-	if len(h.onReply) == 0 && env.ReplyTo == "" {
+	if !h.answers(&env, answer) {
 		return nil
 	}
 	a, err := b.p.answerOf(result, answer)

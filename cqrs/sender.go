@@ -113,7 +113,7 @@ func (s *Sender) Publish(ctx context.Context, events ...any) error {
 		run = nil
 		return nil
 	}
-	for _, v := range events {
+	for i, v := range events {
 		e, m, err := s.message(ctx, v, KindEvent, nil)
 		if err != nil {
 			return fmt.Errorf("cqrs: publish: %w", err)
@@ -123,6 +123,9 @@ func (s *Sender) Publish(ctx context.Context, events ...any) error {
 				return err
 			}
 			topic = e.Topic
+		}
+		if run == nil {
+			run = make([]*message.Message, 0, len(events)-i)
 		}
 		run = append(run, m)
 	}
@@ -148,10 +151,17 @@ func (s *Sender) message(ctx context.Context, v any, k Kind, o []SendOption) (*t
 	if e.key != nil {
 		out.env.Key = e.key(v)
 	}
-	for _, option := range o {
-		option.apply(&out)
+	if len(o) > 0 {
+		out = out.with(o)
 	}
 	return e, s.seal(ctx, out, payload), nil
+}
+
+func (out outgoing) with(options []SendOption) outgoing {
+	for _, o := range options {
+		o.apply(&out)
+	}
+	return out
 }
 
 // seal gives a message its identity and its place among the others.

@@ -247,10 +247,10 @@ func (u undone) Unwrap() error { return u.error }
 
 // failsAlone reports whether a message's own error undoes the call it was in.
 func failsAlone(err error) bool {
-	if errors.As(err, new(undone)) {
-		return true
+	if err == nil {
+		return false
 	}
-	return err != nil && AsRejection(err) == nil && !outcomeOnly(err)
+	return errors.As(err, new(undone)) || AsRejection(err) == nil && !outcomeOnly(err)
 }
 
 // call calls the handlers of items, which are the same for all, in one part.
@@ -354,14 +354,17 @@ func (b *batch) repliesOf(ctx context.Context, rt *route, all, ds []*Delivery, r
 			return errSome
 		}
 	}
-	if rt.command == nil {
-		return nil
-	}
-	answers := make(map[*Delivery]any, len(ds))
-	for i, d := range ds {
-		answers[d] = results[i]
-	}
+	var answers map[*Delivery]any
 	for _, d := range all {
+		if !rt.command.answers(&d.Envelope, d.Err) {
+			continue
+		}
+		if answers == nil {
+			answers = make(map[*Delivery]any, len(ds))
+			for i, d := range ds {
+				answers[d] = results[i]
+			}
+		}
 		sctx, cancel := b.scope(ctx, d, rt.limit)
 		err := b.reply(sctx, rt.command, d.Envelope, answers[d], d.Err)
 		cancel()

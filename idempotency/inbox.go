@@ -48,16 +48,18 @@ func (i *Inbox) Claim(ctx context.Context, group string, ids []string) ([]bool, 
 	if !uow.In(ctx) {
 		return nil, fmt.Errorf("idempotency: inbox claim: %w", uow.ErrNoTransaction)
 	}
-	isNew := make(map[string]bool, len(sorted))
+	got := make([]string, 0, len(sorted))
 	err = inChunks(sorted, func(chunk []string) error {
-		got, err := i.insert(ctx, group, chunk)
-		for _, id := range got {
-			isNew[id] = true
-		}
+		inserted, err := i.insert(ctx, group, chunk)
+		got = append(got, inserted...)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("idempotency: inbox claim: %w", err)
+	}
+	isNew := make(map[string]bool, len(got))
+	for _, id := range got {
+		isNew[id] = true
 	}
 	for n, id := range ids {
 		fresh[n] = isNew[id]
@@ -67,39 +69,43 @@ func (i *Inbox) Claim(ctx context.Context, group string, ids []string) ([]bool, 
 }
 
 func distinct(group string, ids []string) ([]string, error) {
-	for _, id := range append([]string{group}, ids...) {
-		if id == "" || len(id) > MaxKeyPart {
-			return nil, fmt.Errorf("%w: inbox: group or message id has %d bytes, 1 to %d are allowed",
-				ErrKey, len(id), MaxKeyPart)
+	for _, ids := range [][]string{{group}, ids} {
+		for _, id := range ids {
+			if id == "" || len(id) > MaxKeyPart {
+				return nil, fmt.Errorf("%w: inbox: group or message id has %d bytes, 1 to %d are allowed",
+					ErrKey, len(id), MaxKeyPart)
+			}
 		}
 	}
-	return slices.Compact(slices.Sorted(slices.Values(ids))), nil
+	sorted := slices.Clone(ids)
+	slices.Sort(sorted)
+	return slices.Compact(sorted), nil
 }
 
-// insert inserts what is not there and returns it, sorted as it came, so that claims do not deadlock.
+// insert inserts what is not there and returns it. The order of ids is that in which claims wait for each other, so that
+// they do not deadlock.
 func (i *Inbox) insert(ctx context.Context, group string, ids []string) ([]string, error) {
 	token, keep := rand.Int64(), millis(i.cfg.Retention)
 	s := statementIn(ctx)
 	const into = " INTO idempotency_inbox (consumer, message, token, expires_at) "
-	if s.dialect == postgres {
+	switch s.dialect {
+	case postgres:
 		s.add("INSERT"+into+"SELECT ?, m, ?, ? + "+s.dialect.now()+" FROM unnest(?::text[]) AS m "+
-			"ON CONFLICT DO NOTHING RETURNING message", group, token, keep, ids)
-		return s.strings(ctx)
-	}
-	if s.dialect == sqlite {
+			"ON CONFLICT DO NOTHING", group, token, keep, ids)
+	case sqlite:
 		// One variable per message: the time that the driver takes to bind them grows with their square.
 		s.add("INSERT"+into+"SELECT ?, v.column1, ?, ? + (SELECT "+s.dialect.now()+") FROM (", group, token, keep)
 		s.values(len(ids), func(n int) (string, []any) { return "?", []any{ids[n]} })
-		return s.add(") AS v WHERE true ON CONFLICT DO NOTHING RETURNING message").strings(ctx)
+		s.add(") AS v WHERE true ON CONFLICT DO NOTHING")
+	default:
+		s.add("INSERT IGNORE"+into).values(len(ids), func(n int) (string, []any) {
+			return "?, ?, ?, ? + " + s.dialect.now(), []any{group, ids[n], token, keep}
+		})
 	}
-	row := func(n int) (string, []any) {
-		return "?, ?, ?, ? + " + s.dialect.now(), []any{group, ids[n], token, keep}
-	}
-	n, err := s.add("INSERT IGNORE"+into).values(len(ids), row).exec(ctx)
-	if err != nil || int(n) == len(ids) {
+	n, err := s.exec(ctx)
+	if err != nil || int(n) == len(ids) { // as a rule all are new
 		return ids, err
 	}
-	// MySQL does not say which it inserted. Those with our token are ours.
 	q := statementIn(ctx).add("SELECT message FROM idempotency_inbox WHERE consumer = ? AND token = ? AND message",
 		group, token)
 	return q.among(ids).strings(ctx)

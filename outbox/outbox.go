@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -91,12 +92,22 @@ func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
 		}
 		records[i] = r
 	}
-	for i, m := range msgs {
-		if err := uow.BeforeCommitLast(m.Context(), o, o.flush, records[i]); err != nil {
+	for len(msgs) > 0 { // as a rule all have one context
+		ctx, n := msgs[0].Context(), 1
+		for n < len(msgs) && same(msgs[n].Context(), ctx) {
+			n++
+		}
+		if err := uow.BeforeCommitLast(ctx, o, o.flush, records[:n]...); err != nil {
 			return fmt.Errorf("outbox: publish to %s: %w", topic, err)
 		}
+		msgs, records = msgs[n:], records[n:]
 	}
 	return nil
+}
+
+// same reports whether two contexts are certainly one; a context may be of a type that cannot be compared.
+func same(a, b context.Context) bool {
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // flush inserts what a transaction's parts published.
