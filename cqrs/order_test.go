@@ -351,3 +351,39 @@ func TestARejectionWhoseReplyFailsIsNotOvertaken(t *testing.T) {
 		}
 	})
 }
+
+// Keys are spread over the lanes by chance: some batches of a key that is slow must not keep the other lanes waiting.
+func TestALaneIsReadAheadOf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newDB(), &journal{}
+		cfg := b.config()
+		cfg.MaxBatch, cfg.Lanes = 2, 64
+		s := newService(t, b, catalog(), cfg)
+		slow := make(chan struct{})
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Order == "a" {
+				<-slow
+				return nil
+			}
+			j.add(n.Order)
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		var all []*message.Message
+		for i := range 3 * cfg.MaxBatch {
+			all = append(all, noteMsg(fmt.Sprint("a", i), "a", ""))
+		}
+		for i := range 20 {
+			all = append(all, noteMsg(fmt.Sprint("b", i), fmt.Sprint("b", i), ""))
+		}
+		go s.deliver("shop.commands", all...)
+		synctest.Wait()
+		if j.String() == "" {
+			t.Error("what is behind six messages of a key that is slow waits for them")
+		}
+		close(slow)
+		synctest.Wait()
+	})
+}
