@@ -357,8 +357,7 @@ func TestALaneIsReadAheadOf(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, j := newDB(), &journal{}
-		cfg := b.config()
-		cfg.MaxBatch, cfg.Lanes = 2, 64
+		cfg := cqrs.ProcessorConfig{Subscribe: b.subscriber, Lanes: 64, MaxBatch: 2}
 		s := newService(t, b, catalog(), cfg)
 		slow := make(chan struct{})
 		cqrs.On(s.p, func(_ context.Context, n note) error {
