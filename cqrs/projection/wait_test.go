@@ -137,7 +137,8 @@ func TestWaitWithoutSeen(t *testing.T) {
 	w.publish(1, 2, "a", "b")
 	w.level(p.Projection)
 	id, _ := w.bus.last(partitionOf("a"))
-	if err := p.Wait(t.Context(), projection.Message(id), time.Millisecond); !errors.Is(err, projection.ErrStale) {
+	elsewhere := w.projection(cfg)
+	if err := elsewhere.Wait(t.Context(), projection.Message(id), time.Millisecond); !errors.Is(err, projection.ErrStale) {
 		t.Fatal(err)
 	}
 }
