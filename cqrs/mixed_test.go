@@ -175,8 +175,8 @@ func TestRule04_ALeaseFollowsHowLongHandlersTake(t *testing.T) {
 		}
 		s.deliver("shop.commands", noteMsg("1", "a", "slow"))
 		time.Sleep(10 * time.Second)
-		if got := ttls.last.Load(); got != int64(24*time.Second) {
-			t.Errorf("lease = %v, want four times the slowest transaction", time.Duration(got))
+		if got := ttls.last.Load(); got != int64(42*time.Second) {
+			t.Errorf("lease = %v, want seven times the slowest transaction", time.Duration(got))
 		}
 	})
 }

@@ -60,13 +60,13 @@ const shortestLease = 5 * time.Second
 
 // leaseFor is how long a leased message belongs to this process, and so how long it waits when the process dies.
 // A lease that ends too early does no harm, for it is checked when the message is consumed: the run is in vain, and
-// the next lease is longer. Before its turn its lane has to end a transaction and those of its backlog. So it may become
-// as long as a transaction's handlers may take one after the other.
+// the next lease is longer. Before the message's turn its lane has to end a transaction and those of its backlog, so a
+// lease may become as long as all their handlers may take one after the other.
 // What has killed its process must not be leased by another one before that one knows of the death.
 func (r *runner) leaseFor() time.Duration {
 	lease := max(shortestLease, (backlog+3)*time.Duration(r.slowest.Load()))
 	if limit := r.p.cfg.HandlerTimeout; limit > 0 {
-		lease = min(lease, time.Duration(r.p.cfg.MaxBatch)*limit+shortestLease)
+		lease = min(lease, (backlog+3)*time.Duration(r.p.cfg.MaxBatch)*limit+shortestLease)
 	}
 	if r.vigil != nil {
 		lease = max(lease, beatLasts+2*beatEvery)

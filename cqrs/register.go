@@ -82,8 +82,8 @@ func HandleBatch[C Request[R], R any](
 		if err := h(ctx, items); err != nil {
 			return err
 		}
-		for i, it := range items {
-			ds[i].Err, results[i] = it.err, it.result
+		for i := range all { // not by items, which the handler may have sorted
+			ds[i].Err, results[i] = all[i].err, all[i].result
 		}
 		return nil
 	}

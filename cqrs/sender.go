@@ -124,8 +124,8 @@ func (s *Sender) Publish(ctx context.Context, events ...any) error {
 			}
 			topic = e.Topic
 		}
-		if run == nil {
-			run = make([]*message.Message, 0, len(events)-i)
+		if i == 0 { // as a rule all are for one topic
+			run = make([]*message.Message, 0, len(events))
 		}
 		run = append(run, m)
 	}

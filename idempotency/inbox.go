@@ -82,8 +82,8 @@ func distinct(group string, ids []string) ([]string, error) {
 	return slices.Compact(sorted), nil
 }
 
-// insert inserts what is not there and returns it. The order of ids is that in which claims wait for each other, so that
-// they do not deadlock.
+// insert inserts what is not there and returns it. Claims wait for each other in the order of ids, which is sorted, so
+// that they do not deadlock.
 func (i *Inbox) insert(ctx context.Context, group string, ids []string) ([]string, error) {
 	token, keep := rand.Int64(), millis(i.cfg.Retention)
 	s := statementIn(ctx)

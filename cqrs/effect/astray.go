@@ -25,7 +25,7 @@ func (r *Runner) compare(held []*Record) {
 	r.astray = nil
 	for _, rec := range held {
 		h := rec.holding()
-		if r.known[h] {
+		if r.known[h] || r.leaving[h] > 0 {
 			continue
 		}
 		since, again := r.unknown[h]
@@ -67,7 +67,7 @@ func (r *Runner) stray() *Record {
 	for len(r.astray) > 0 {
 		rec := r.astray[0]
 		r.astray = r.astray[1:]
-		if rec.Owner == r.owner && !r.stopped && !r.known[rec.holding()] {
+		if rec.Owner == r.owner && !r.stopped && !r.known[rec.holding()] && r.leaving[rec.holding()] == 0 {
 			return rec
 		}
 	}

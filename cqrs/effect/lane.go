@@ -16,6 +16,8 @@ type lane struct {
 	until   time.Time // no calls before
 	probing bool
 	timer   *time.Timer
+
+	full bool // the last look at the store passed it by
 }
 
 func (l *lane) paused() bool { return time.Now().Before(l.until) }
@@ -62,6 +64,10 @@ func (r *Runner) dispatch(l *lane) {
 		l.busy++
 		r.launch(l, rec)
 	}
+	if l.full && len(l.queue) <= r.cfg.Backlog/2 {
+		l.full = false
+		r.wake()
+	}
 	if len(l.queue) > 0 && l.paused() && l.timer == nil {
 		l.timer = time.AfterFunc(time.Until(l.until), func() { r.resume(l) })
 	}
@@ -93,7 +99,7 @@ func (r *Runner) called(l *lane, rec *Record, refused bool, pause time.Duration)
 	defer r.mu.Unlock()
 	l.calling--
 	if !refused {
-		l.probing = false
+		l.probing = l.probing && l.paused() // what began before the pause is no probe
 		r.dispatch(l)
 		return
 	}
@@ -117,9 +123,19 @@ func (r *Runner) done(l *lane) {
 	r.dispatch(l)
 }
 
-// forget ends a holding, before the store may: from then on the same one may begin anew.
-func (r *Runner) forget(rec *Record) {
+// forget ends a holding, before the store may: from then on the same one may begin anew. While it is being given back,
+// until the function that is returned is called, it is not astray either.
+func (r *Runner) forget(rec *Record) (left func()) {
+	h := rec.holding()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.known, rec.holding())
+	delete(r.known, h)
+	r.leaving[h]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.leaving[h]--; r.leaving[h] == 0 {
+			delete(r.leaving, h)
+		}
+	}
 }

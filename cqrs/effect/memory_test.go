@@ -165,6 +165,9 @@ func (m *memory) Postpone(_ context.Context, rec *effect.Record, p effect.Postpo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, err := m.held(rec)
+	if err == nil && r.rec.Attempts != rec.Attempts {
+		err = effect.ErrLost
+	}
 	if err != nil {
 		return err
 	}

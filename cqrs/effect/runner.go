@@ -29,6 +29,7 @@ type Runner struct {
 	owner   string // "" while it does not run
 	beaten  time.Time
 	known   map[holding]bool      // what it holds and will carry out: queued, or at work
+	leaving map[holding]int       // what is being given back, and by how many
 	unknown map[holding]time.Time // what the store says it holds beside that, since when
 	astray  []*Record             // what was unknown for too long, to be given back
 	launch  func(*lane, *Record)  // starts a call; nil while it does not run
@@ -53,7 +54,7 @@ func New(p *cqrs.Processor, store Store, cfg Config) (*Runner, error) {
 func newRunner(reply func(context.Context, cqrs.Envelope, any, error) error, store Store, cfg Config) *Runner {
 	return &Runner{
 		store: store, cfg: cfg.withDefaults(), reply: reply,
-		due: make(chan struct{}, 1), lanes: map[string]*lane{}, known: map[holding]bool{},
+		due: make(chan struct{}, 1), lanes: map[string]*lane{}, known: map[holding]bool{}, leaving: map[holding]int{},
 	}
 }
 
@@ -93,8 +94,9 @@ func (r *Runner) Validate() error {
 func (r *Runner) record(ctx context.Context, rec *Record) error {
 	rec.Owner = r.holder(rec.Name)
 	rec.Doubt = rec.Owner != "" // if we die, nobody will know whether we have called
+	began := time.Now()
 	err := r.store.Add(ctx, rec, func() {
-		if rec.Owner == "" {
+		if rec.Owner == "" || time.Since(began) >= r.cfg.Lease { // then it may have been found astray already
 			r.wake()
 			return
 		}
@@ -189,20 +191,27 @@ func (r *Runner) end(ctx context.Context) {
 // keepBeating holds the lease. A lease that was lost is replaced by another owner's: what the old one held
 // belongs to whoever claims it.
 func (r *Runner) keepBeating(ctx context.Context) {
-	owner := ""
+	owner, last := "", time.Time{}
 	for {
+		if !last.IsZero() && time.Since(last) >= r.cfg.Lease { // others may have taken and settled all of it
+			owner, last = "", time.Time{}
+			r.beat("", time.Now())
+		}
 		if owner == "" {
 			owner = r.cfg.Owner + ownerMark + rand.Text()
 		}
 		began := time.Now()
-		held, err := r.store.Beat(ctx, owner, r.cfg.Lease)
+		limited, cancel := context.WithTimeout(ctx, r.cfg.Lease/3)
+		held, err := r.store.Beat(limited, owner, r.cfg.Lease)
+		cancel()
 		switch {
 		case err == nil:
+			last = began
 			r.compare(held)
 			r.beat(owner, began)
 		case errors.Is(err, ErrLost):
 			r.cfg.Logger.Warn("the lease on effects was lost", "owner", owner)
-			owner = ""
+			owner, last = "", time.Time{}
 			r.beat("", began)
 			continue
 		case ctx.Err() == nil:
@@ -277,7 +286,9 @@ func (r *Runner) room() (owner string, names []string, room int) {
 	}
 	room = maxClaim
 	for name, l := range r.lanes {
-		if free := r.cfg.Backlog - len(l.queue); free > 0 && !l.paused() {
+		free := r.cfg.Backlog - len(l.queue)
+		l.full = free <= 0
+		if free > 0 && !l.paused() {
 			names = append(names, name)
 			room = min(room, free)
 		}

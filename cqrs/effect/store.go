@@ -50,7 +50,8 @@ type Store interface {
 	// apply may run more than once. It returns apply's error, and ErrLost if the record's owner does not
 	// hold the intent (any more).
 	Settle(ctx context.Context, rec *Record, apply func(ctx context.Context) error) error
-	// Postpone gives an intent back, or parks it, unless the owner does not hold it any more: then ErrLost.
+	// Postpone gives an intent back, or parks it, unless the owner does not hold it any more, or holds it anew, which
+	// its Attempts tell: then ErrLost.
 	Postpone(ctx context.Context, rec *Record, p Postponement) error
 	// Beat keeps owner alive for lease. It returns ErrLost if an earlier lease of the owner has run out.
 	// An owner is name#incarnation, at most 100 bytes: its first beat ends the leases of the other incarnations

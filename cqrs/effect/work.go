@@ -22,7 +22,7 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	if time.Now().After(rec.expires) {
 		err = errForgotten
 	} else {
-		s, err = callOnce(ctx, l, rec)
+		s, err = r.callOnce(ctx, l, rec)
 	}
 	pause, refused := r.refused(err)
 	r.called(l, rec, refused, pause)
@@ -34,17 +34,20 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 		err = r.settle(ctx, run, rec, s)
 		rec.Doubt = true
 	}
-	r.forget(rec)
+	defer r.forget(rec)()
 	if err != nil {
 		r.postpone(ctx, run, rec, err)
 	}
 }
 
-func callOnce(ctx context.Context, l *lane, rec *Record) (s *settlement, err error) {
+func (r *Runner) callOnce(ctx context.Context, l *lane, rec *Record) (s *settlement, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	err = guard(func() (err error) {
-		s, err = l.caller.call(ctx, rec)
+		if s, err = l.caller.call(ctx, rec); err != nil {
+			_, _ = r.refused(err) // the error's own methods may panic, too
+			_ = r.postponement(rec, err)
+		}
 		return err
 	})
 	return s, err

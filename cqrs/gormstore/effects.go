@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/surge-go/surge/cqrs/effect"
 	"github.com/surge-go/surge/outbox/uow"
@@ -70,15 +71,15 @@ type effectRow struct {
 	Keep                                 int64
 }
 
-func (r effectRow) record(owner string) (*effect.Record, error) {
+func (r effectRow) record(owner string) *effect.Record {
 	rec := &effect.Record{
 		ID: r.ID, Name: r.Name, Key: r.EffectKey, Owner: owner, Command: r.Command, Intent: r.Intent,
 		Attempts: r.Attempts, Doubt: r.Doubt, Keep: time.Duration(r.Keep) * time.Microsecond,
 	}
-	if err := json.Unmarshal([]byte(r.Envelope), &rec.Envelope); err != nil {
-		return nil, fmt.Errorf("gormstore: effect %s: decode the envelope: %w", r.ID, err)
+	if json.Unmarshal([]byte(r.Envelope), &rec.Envelope) != nil {
+		rec.Command, rec.Intent = nil, nil // unreadable: it is parked
 	}
-	return rec, nil
+	return rec
 }
 
 // Claim lets owner hold due intents that no live owner holds.
@@ -100,11 +101,7 @@ func (e *Effects) Claim(ctx context.Context, owner string, names []string, limit
 		ids := make([]string, len(rows))
 		for i, r := range rows {
 			ids[i] = r.ID
-			rec, err := r.record(owner)
-			if err != nil {
-				return err
-			}
-			claimed = append(claimed, rec)
+			claimed = append(claimed, r.record(owner))
 		}
 		_, err = exec(tx, "claim effects", "UPDATE cqrs_effects SET owner=?, doubt=? WHERE id IN ?", owner, true, ids)
 		return err
@@ -135,7 +132,7 @@ func (e *Effects) Settle(ctx context.Context, rec *effect.Record, apply func(ctx
 		if err := apply(ctx); err != nil {
 			return err
 		}
-		return uow.BeforeCommit(ctx, removeEffects{e}, e.remove, rec.ID)
+		return uow.BeforeCommit(ctx, removeEffects{e}, e.remove, s)
 	})
 }
 
@@ -163,23 +160,32 @@ func (e *Effects) lock(ctx context.Context, items []*settling) error {
 	return err
 }
 
-func (e *Effects) remove(ctx context.Context, ids []string) error {
-	tx := uow.DB(ctx)
-	return chunks(ids, func(ids []string) error {
-		n, err := exec(tx, "remove effects", "DELETE FROM cqrs_effects WHERE id IN ?", ids)
-		if err == nil && n != int64(len(ids)) {
-			return fmt.Errorf("gormstore: %d of %d settled effects were removed: %w", n, len(ids), effect.ErrLost)
+func (e *Effects) remove(ctx context.Context, items []*settling) error {
+	tx, byOwner := uow.DB(ctx), map[string][]string{} // one, as a rule
+	for _, s := range items {
+		byOwner[s.owner] = append(byOwner[s.owner], s.id)
+	}
+	for owner, ids := range byOwner {
+		err := chunks(ids, func(ids []string) error {
+			n, err := exec(tx, "remove effects", "DELETE FROM cqrs_effects WHERE owner=? AND id IN ?", owner, ids)
+			if err == nil && n != int64(len(ids)) {
+				return fmt.Errorf("gormstore: %d of %d settled effects were removed: %w", n, len(ids), effect.ErrLost)
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		return err
-	})
+	}
+	return nil
 }
 
 // Postpone gives an intent back, due after p.Delay, or parks it.
 func (e *Effects) Postpone(ctx context.Context, rec *effect.Record, p effect.Postponement) error {
 	return in(ctx, e.work, func(_ context.Context, tx *gorm.DB) error {
 		n, err := exec(tx, "postpone an effect", "UPDATE cqrs_effects SET owner='', due_at="+nowOn(tx)+"+?, attempts=?,"+
-			" doubt=?, parked=?, error=? WHERE id=? AND owner=? AND NOT parked", max(p.Delay, 0).Microseconds(),
-			p.Attempts, p.Doubt, p.Park, clip(p.Error, maxError), rec.ID, rec.Owner)
+			" doubt=?, parked=?, error=? WHERE id=? AND owner=? AND attempts=? AND NOT parked", max(p.Delay, 0).Microseconds(),
+			p.Attempts, p.Doubt, p.Park, clip(p.Error, maxError), rec.ID, rec.Owner, rec.Attempts)
 		if err == nil && n == 0 {
 			return effect.ErrLost
 		}
@@ -250,8 +256,8 @@ func forget(tx *gorm.DB, owner string) error {
 	if err != nil || name == "" {
 		return err
 	}
-	_, err = exec(tx, "end earlier incarnations", "DELETE FROM cqrs_effect_owners WHERE owner LIKE ? ESCAPE '!'",
-		likeEscape.Replace(name)+"#%")
+	_, err = exec(tx, "end earlier incarnations", "DELETE FROM cqrs_effect_owners WHERE SUBSTR(owner,1,?)=?",
+		utf8.RuneCountInString(name)+1, name+"#") // not LIKE, for which case does not count on SQLite
 	return err
 }
 

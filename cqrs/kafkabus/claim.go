@@ -61,6 +61,7 @@ func (h *handler) ConsumeClaim(sess sarama.ConsumerGroupSession, in sarama.Consu
 		ctx: context.WithoutCancel(ctx), done: ctx.Done(),
 		place: map[string][]int32{in.Topic(): {in.Partition()}}, flow: h.group,
 	}
+	c.flow.Resume(c.place) // sarama keeps what was paused in an earlier session
 	for c.serve() {
 	}
 	c.cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -159,6 +160,16 @@ func (c Config) Validate() error {
 	if o := c.Publisher.OverwriteSaramaConfig; o != nil && o.Producer.Transaction.ID != "" {
 		fault("Config.Publisher.OverwriteSaramaConfig has the transactional id %q; publishing is not transactional",
 			o.Producer.Transaction.ID)
+	}
+	if o := c.Subscriber.OverwriteSaramaConfig; o != nil {
+		rebalance := o.Consumer.Group.Rebalance
+		for _, s := range append(slices.Clone(rebalance.GroupStrategies), rebalance.Strategy) {
+			if p, ok := s.(sarama.RebalanceProtocolBalanceStrategy); ok &&
+				slices.Contains(p.SupportedProtocols(), sarama.RebalanceProtocolCooperative) {
+				fault("Config.Subscriber.OverwriteSaramaConfig has the cooperative balance strategy %q; where partitions "+
+					"begin is decided when a session begins, which it does not end", s.Name())
+			}
+		}
 	}
 	if err := c.SASL.validate(); err != nil {
 		return errors.Join(append(faults, err)...)

@@ -22,7 +22,12 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	unset.Consumer.Fetch.Default = 0
 	transactional := quick()
 	transactional.Producer.Transaction.ID = "shard-1"
+	cooperative := quick()
+	cooperative.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{
+		sarama.NewBalanceStrategyCooperativeSticky(),
+	}
 	for field, cfg := range map[string]kafkabus.Config{
+		"cooperative":           {Subscriber: kafka.SubscriberConfig{OverwriteSaramaConfig: cooperative}},
 		"transactional id":      {Publisher: kafka.PublisherConfig{OverwriteSaramaConfig: transactional}},
 		"Config.Lost":           {Lost: 7},
 		"Config.Window":         {Window: -1},
@@ -138,12 +143,13 @@ func describe(t *testing.T, brokers []string, name string) sarama.TopicDetail {
 	admin := adminClient(t, brokers)
 	defer closed(t, admin)
 	var detail sarama.TopicDetail
-	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: name})
-	if err != nil {
-		t.Fatal(err)
+	described, err := admin.DescribeConfigs(
+		[]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: name}}, sarama.DescribeConfigsOptions{})
+	if err != nil || len(described) != 1 || described[0].ErrorCode != sarama.ErrNoError {
+		t.Fatalf("%+v, %v", described, err)
 	}
 	detail.ConfigEntries = map[string]*string{}
-	for _, e := range entries {
+	for _, e := range described[0].Configs {
 		detail.ConfigEntries[e.Name] = &e.Value
 	}
 	topics, err := admin.DescribeTopics([]string{name})

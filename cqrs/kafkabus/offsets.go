@@ -81,13 +81,19 @@ func policies(entries map[string]string) string {
 func (b *Bus) topicConfig(ctx context.Context, topic string) (map[string]string, error) {
 	var entries map[string]string
 	err := b.admin(ctx, func(_ sarama.Client, admin sarama.ClusterAdmin) error {
-		described, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})
+		described, err := admin.DescribeConfigs(
+			[]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: topic}}, sarama.DescribeConfigsOptions{})
+		entries = map[string]string{}
+		for _, d := range described {
+			if d.ErrorCode != sarama.ErrNoError {
+				err = errors.Join(err, d.ErrorCode)
+			}
+			for _, e := range d.Configs {
+				entries[e.Name] = e.Value
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("kafkabus: configuration of topic %q: %w", topic, err)
-		}
-		entries = make(map[string]string, len(described))
-		for _, e := range described {
-			entries[e.Name] = e.Value
 		}
 		return nil
 	})

@@ -335,6 +335,11 @@ func postpone(t *testing.T, f Fixture) {
 	if err := f.Store.Postpone(t.Context(), rec, effect.Postponement{}); !errors.Is(err, effect.ErrLost) {
 		t.Fatalf("Postpone by a former owner = %v", err)
 	}
+	before := *got[0]
+	before.Attempts--
+	if err := f.Store.Postpone(t.Context(), &before, effect.Postponement{}); !errors.Is(err, effect.ErrLost) {
+		t.Fatalf("Postpone by an earlier holding of the owner = %v", err)
+	}
 	must(t, f.Store.Postpone(t.Context(), got[0], effect.Postponement{Delay: hour, Doubt: true}))
 	want(t, "before its time", f.claim(t, "#you", 10), "")
 }
