@@ -20,6 +20,7 @@ const (
 	defaultPartitions = 4
 	defaultRetrySleep = time.Second
 	defaultTopicWait  = 10 * time.Second
+	looks             = 10 // for offsets that a group should have, ReconnectRetrySleep apart
 	lostSleeps        = 10 // times ReconnectRetrySleep: each try makes the group rebalance
 
 	sessionTimeout = 10 * time.Second

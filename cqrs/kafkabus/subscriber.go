@@ -78,6 +78,22 @@ func (s *subscriber) Check(ctx context.Context, handled bool, topics ...string) 
 	s.mu.Lock()
 	s.handled = handled
 	s.mu.Unlock()
+	for n := 1; ; n++ {
+		err := s.look(ctx, topics)
+		if lost := new(LostError); !errors.As(err, &lost) || lost.Offset >= 0 || n == looks {
+			return err
+		}
+		// A broker that has just taken the group over may know of no offsets for a moment.
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(s.bus.cfg.Subscriber.ReconnectRetrySleep):
+		}
+	}
+}
+
+// look reports whether the group can go on where it was.
+func (s *subscriber) look(ctx context.Context, topics []string) error {
 	return s.bus.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
 		there := slices.DeleteFunc(slices.Clone(topics), func(t string) bool {
 			return errors.Is(client.RefreshMetadata(t), sarama.ErrUnknownTopicOrPartition) // it is new once it is there
