@@ -47,6 +47,30 @@ func (b *bent) Add(ctx context.Context, rec *effect.Record, committed func()) er
 	return b.memory.Add(ctx, rec, committed)
 }
 
+// losesAnswer commits the first Postpone and loses the answer, after a while.
+func losesAnswer(n int, do func() error) error {
+	err := do()
+	if n == 1 && err == nil {
+		time.Sleep(2 * time.Second)
+		err = errUnsure
+	}
+	return err
+}
+
+// awayAtFirst is the effect with a provider that the first call does not reach, and that can be asked.
+func (w *world) awayAtFirst() effect.Effect[pay, receipt, charge, approval] {
+	e := w.effect()
+	call, n := e.Call, new(atomic.Int32)
+	e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
+		if n.Add(1) == 1 {
+			return approval{}, cqrs.ErrNotExecuted
+		}
+		return call(ctx, key, c)
+	}
+	e.Ask = w.provider.ask
+	return e
+}
+
 func (w *world) startOn(s effect.Store, cfg effect.Config, e effect.Effect[pay, receipt, charge, approval]) (handler, func()) {
 	if testing.Verbose() {
 		cfg.Logger = slog.Default()
@@ -66,24 +90,9 @@ func TestRule28_APostponementWithoutAnAnswerDoesNotUndoTheNextClaim(t *testing.T
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		s := &bent{memory: w.store, postpone: func(n int, do func() error) error {
-			err := do()
-			if n == 1 && err == nil {
-				time.Sleep(2 * time.Second)
-				err = errUnsure
-			}
-			return err
-		}}
+		s := &bent{memory: w.store, postpone: losesAnswer}
 		w.provider.takes = 5 * time.Second
-		e := w.effect()
-		call, n := e.Call, new(atomic.Int32)
-		e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
-			if n.Add(1) == 1 {
-				return approval{}, cqrs.ErrNotExecuted
-			}
-			return call(ctx, key, c)
-		}
-		e.Ask = w.provider.ask
+		e := w.awayAtFirst()
 		h, stop := w.startOn(s, effect.Config{}, e)
 		defer stop()
 		_, stop2 := w.startOn(nobeat{w.store}, effect.Config{Poll: time.Millisecond}, e)
@@ -117,24 +126,9 @@ func TestRule28_ACallInDoubtIsAskedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		s := &bent{memory: w.store, postpone: func(n int, do func() error) error {
-			err := do()
-			if n == 1 && err == nil {
-				time.Sleep(2 * time.Second)
-				err = errUnsure
-			}
-			return err
-		}}
+		s := &bent{memory: w.store, postpone: losesAnswer}
 		w.provider.takes = 1102 * time.Millisecond
-		e := w.effect()
-		call, n := e.Call, new(atomic.Int32)
-		e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
-			if n.Add(1) == 1 {
-				return approval{}, cqrs.ErrNotExecuted
-			}
-			return call(ctx, key, c)
-		}
-		e.Ask = w.provider.ask
+		e := w.awayAtFirst()
 		h, stop := w.startOn(s, effect.Config{}, e)
 		defer stop()
 		w.must(w.send(h, "1", 5))
@@ -157,15 +151,7 @@ func TestRule9_ASlowPostponementIsNotAstray(t *testing.T) {
 			return do()
 		}}
 		w.provider.takes = 5 * time.Second
-		e := w.effect()
-		call, n := e.Call, new(atomic.Int32)
-		e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
-			if n.Add(1) == 1 {
-				return approval{}, cqrs.ErrNotExecuted
-			}
-			return call(ctx, key, c)
-		}
-		e.Ask = w.provider.ask
+		e := w.awayAtFirst()
 		h, stop := w.startOn(s, effect.Config{}, e)
 		defer stop()
 		w.must(w.send(h, "1", 5))
