@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -234,6 +235,37 @@ func TestRule02_IDsAreClaimedOnceSortedAndDistinct(t *testing.T) {
 		}
 		if st := s.p.Stats(); st.Duplicates != 3 || st.Handled != 3 {
 			t.Errorf("stats = %+v", st)
+		}
+	})
+}
+
+// A batch handler that sorts its items, as one that takes locks in one order does, gives each caller its own answer.
+func TestABatchHandlerMaySortItsItems(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Lanes = 1
+		s := newService(t, b, catalog(), cfg)
+		sizes := 0
+		cqrs.HandleBatch(s.p, func(_ context.Context, items []*cqrs.Item[place, receipt]) error {
+			slices.Reverse(items)
+			sizes = max(sizes, len(items))
+			for _, it := range items {
+				it.Reply(receipt{it.Message.Order})
+			}
+			return nil
+		})
+		s.oneBatch("shop.commands",
+			placeMsg("1", "a", "x", cqrs.HeaderReplyTo, reply), placeMsg("2", "b", "x", cqrs.HeaderReplyTo, reply),
+			placeMsg("3", "c", "x", cqrs.HeaderReplyTo, reply), placeMsg("4", "d", "x", cqrs.HeaderReplyTo, reply))
+		got := map[string]string{}
+		for _, m := range b.sentTo(reply) {
+			got[m.Metadata[cqrs.HeaderCausation]] = string(m.Payload)
+		}
+		want := map[string]string{"1": `{"Order":"a"}`, "2": `{"Order":"b"}`, "3": `{"Order":"c"}`, "4": `{"Order":"d"}`}
+		if sizes < 3 || !maps.Equal(got, want) { // the first message may have been a batch of its own
+			t.Errorf("batches of at most %d are answered with %v", sizes, got)
 		}
 	})
 }

@@ -106,6 +106,7 @@ func (i *Inbox) insert(ctx context.Context, group string, ids []string) ([]strin
 	if err != nil || int(n) == len(ids) { // as a rule all are new
 		return ids, err
 	}
+	// Those with our token are ours.
 	q := statementIn(ctx).add("SELECT message FROM idempotency_inbox WHERE consumer = ? AND token = ? AND message",
 		group, token)
 	return q.among(ids).strings(ctx)

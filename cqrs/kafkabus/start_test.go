@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
@@ -275,5 +276,28 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 	if slices.ContainsFunc(all, func(err error) bool { return err == nil || len(err.Error()) < 40 }) {
 		t.Fatal(all)
+	}
+}
+
+// The broker that takes a group over may answer before it knows of the group's offsets.
+func TestRule10_AGroupWhoseOffsetsAreNotThereYetIsNotRefused(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	bus := open(t, cluster.ListenAddrs(), quickConfig())
+	name := topic(t, bus, 1)
+	publish(t, bus, name, keyed("k", "0")...)
+	sub := subscriber(t, bus, "g")
+	ack(read(t, subscribe(t, sub, name), 1)...)
+	closed(t, sub)
+	var asked atomic.Int32
+	cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if asked.Add(1) > 3 {
+			return nil, nil, false
+		}
+		return req.ResponseKind(), nil, true // no offsets, and no error
+	})
+	if err := check(t, subscriber(t, bus, "g"), true, name); err != nil || asked.Load() < 4 {
+		t.Fatalf("%v after %d looks", err, asked.Load())
 	}
 }
