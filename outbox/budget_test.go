@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -149,9 +150,12 @@ func TestRelayIsNeverMoreThanABatchAhead(t *testing.T) {
 			t.Parallel()
 			messages := min(600, 60*batch) // each batch is a commit
 			db := openSQLite(t)
+			var mu sync.Mutex
 			var taken, calls, most int
 			failing := map[string]int{} // how often a message was refused
 			to := &scripted{script: func(_ string, msgs []*message.Message) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if calls++; calls%7 == 0 {
 					return errors.New("down")
 				}

@@ -40,6 +40,10 @@ type RelayConfig struct {
 	// if the relay is killed. A Publish has a quarter of it at most, so that one is under way while what came before
 	// is deleted; a small Batch therefore costs a small Publish and a commit for each. 0 means 4,000.
 	Batch int
+	// Concurrency is how many calls of Publish may be under way at once for a topic, each with the messages of keys of
+	// its own; all keep to Batch together. 1 is for a publisher that must not be called again for a topic before it has
+	// returned. 0 means 4; at most [Shards].
+	Concurrency int
 	// Buffer is the number of messages kept in memory for each topic, at least Batch. 0 means 4,000, or Batch if that is
 	// more. A topic that is slower than its writers is read from the table by a scan of its own.
 	Buffer int
@@ -91,7 +95,9 @@ func (c RelayConfig) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"Batch", c.Batch}, {"Buffer", c.Buffer}, {"Attempts", c.Attempts}} {
+	}{
+		{"Batch", c.Batch}, {"Concurrency", c.Concurrency}, {"Buffer", c.Buffer}, {"Attempts", c.Attempts},
+	} {
 		if f.value < 0 {
 			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %d, it may not be negative", f.name, f.value))
 		}
@@ -114,6 +120,9 @@ func (c RelayConfig) Validate() error {
 			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %v, it may not be negative", f.name, f.value))
 		}
 	}
+	if c.Concurrency > Shards {
+		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Concurrency is %d, at most %d", c.Concurrency, Shards))
+	}
 	if c.Lease != 0 && c.Lease < minLease {
 		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Lease is %v, at least %v is needed", c.Lease, minLease))
 	}
@@ -131,6 +140,7 @@ const (
 
 func (c RelayConfig) withDefaults() RelayConfig {
 	c.Batch = or(c.Batch, 4000)
+	c.Concurrency = or(c.Concurrency, 4)
 	c.Buffer = max(or(c.Buffer, 4000), c.Batch)
 	c.Attempts = or(c.Attempts, 10)
 	c.MaxPoll = max(or(c.MaxPoll, time.Second), minPoll)

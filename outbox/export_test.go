@@ -141,26 +141,26 @@ func ReadAhead(ctx context.Context, o *Outbox, buffer, reads int) (positions []i
 }
 
 // A Queue is what a topic has to publish.
-type Queue struct{ t topic }
+type Queue struct{ s strand }
 
 // Push appends a message to the queue.
-func (q *Queue) Push(seq int64) { q.t.push(record{seq: seq, id: "x"}) }
+func (q *Queue) Push(seq int64) { q.s.push(record{seq: seq, id: "x"}) }
 
 // Pop takes messages from its front.
 func (q *Queue) Pop(n int) (seqs []int64) {
-	q.t.pop(n)
-	for i := range q.t.batch {
-		seqs = append(seqs, q.t.batch[i].seq)
+	q.s.pop(n)
+	for i := range q.s.batch {
+		seqs = append(seqs, q.s.batch[i].seq)
 	}
 	return seqs
 }
 
 // Len returns how many there are.
-func (q *Queue) Len() int { return len(q.t.queue) }
+func (q *Queue) Len() int { return len(q.s.queue) }
 
 // Memory returns for how many there is memory, and how many of those places hold a message.
 func (q *Queue) Memory() (places, taken int) {
-	all := q.t.memory[:cap(q.t.memory)]
+	all := q.s.memory[:cap(q.s.memory)]
 	for i := range all {
 		if all[i].id != "" {
 			taken++

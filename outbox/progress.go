@@ -50,7 +50,7 @@ type Progress struct {
 type TopicProgress struct {
 	Topic      string
 	Buffered   int           // messages in memory, not counting those being published
-	Publishing time.Duration // for how long the call of Publish under way has run; 0 if none is
+	Publishing time.Duration // for how long the oldest call of Publish under way has run; 0 if none is
 	Failures   int           // calls that failed in a row
 	Failing    time.Duration // since the first of them
 	Err        error         // of the last of them
@@ -64,12 +64,13 @@ func (r *Relay) Progress() Progress {
 	p := Progress{Owner: r.owner, Shards: len(r.held), Published: r.published, Rate: r.rate.perSecond(now)}
 	for _, name := range slices.Sorted(maps.Keys(r.topics)) {
 		t := r.topics[name]
-		if len(t.queue) == 0 && t.sentAt.IsZero() && t.failures == 0 {
+		sentAt, calls := t.sending()
+		if t.queued() == 0 && calls == 0 && t.failures == 0 {
 			continue
 		}
-		tp := TopicProgress{Topic: name, Buffered: len(t.queue), Failures: t.failures, Err: t.err}
-		if !t.sentAt.IsZero() {
-			tp.Publishing = now.Sub(t.sentAt)
+		tp := TopicProgress{Topic: name, Buffered: t.queued(), Failures: t.failures, Err: t.err}
+		if calls > 0 {
+			tp.Publishing = now.Sub(sentAt)
 		}
 		if t.failures > 0 {
 			tp.Failing = now.Sub(t.since)
@@ -92,14 +93,13 @@ func (r *Relay) Published() uint64 {
 	return r.published
 }
 
-// Publishing returns how many calls of Publish are under way, at most one for each topic.
+// Publishing returns how many calls of Publish are under way, at most [RelayConfig.Concurrency] for each topic.
 func (r *Relay) Publishing() (calls int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range r.topics {
-		if !t.sentAt.IsZero() {
-			calls++
-		}
+		_, n := t.sending()
+		calls += n
 	}
 	return calls
 }

@@ -13,6 +13,7 @@ const (
 	span      = 50_000                 // how far one read of a table with foreign rows looks
 	stride    = 4_000                  // how far the scan of all topics looks at once while some are behind, at least
 	unsettled = 100 * time.Millisecond // longest poll while earlier messages may still commit
+	patience  = 50 * time.Millisecond  // how long a read waits for topics that publish, so that they do not fall behind
 )
 
 // A reader reads the table for a relay. Only its goroutine uses it.
@@ -137,11 +138,12 @@ func (rd *reader) begin() (readable bool) {
 
 // read reads once with every scan that has room. more asks for another read at once.
 func (rd *reader) read(ctx context.Context) (found, more bool, err error) {
+	limit := rd.relay.pace(ctx)
 	if !rd.begin() {
 		return false, false, nil
 	}
 	err = rd.relay.outbox.reads(ctx, func(conn gorm.ConnPool) error {
-		found, more, err = rd.scans(query{execer{ctx, conn, rd.relay.dialect}, rd})
+		found, more, err = rd.scans(query{execer{ctx, conn, rd.relay.dialect}, rd}, limit)
 		return err
 	})
 	return found, more, err
@@ -170,8 +172,37 @@ func (o *Outbox) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) e
 	return tx.Commit()
 }
 
-// scans lets each scan that has room advance.
-func (rd *reader) scans(q query) (found, more bool, err error) {
+// pace returns how many messages the main scan may read. As long as a topic that keeps up has no room for half a buffer
+// it waits, for a moment: a topic that has fallen behind costs a second scan of the same rows, and is to do so only if
+// others would wait for it otherwise.
+func (r *Relay) pace(ctx context.Context) int {
+	for end := time.Now().Add(patience); ; {
+		room, left := r.leastRoom(), time.Until(end)
+		switch {
+		case room >= (r.cfg.Buffer+1)/2:
+			return room
+		case left <= 0, ctx.Err() != nil:
+			return r.cfg.Buffer
+		}
+		r.reading.wait(ctx, left)
+	}
+}
+
+// leastRoom returns how many messages the fullest queue takes of those topics that publish and have not fallen behind.
+func (r *Relay) leastRoom() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	room := r.cfg.Buffer
+	for _, t := range r.topics {
+		if t.running() && !t.behind && t.failures == 0 {
+			room = min(room, r.cfg.Buffer-t.queued())
+		}
+	}
+	return room
+}
+
+// scans lets each scan that has room advance, the main one by up to limit messages.
+func (rd *reader) scans(q query, limit int) (found, more bool, err error) {
 	top := int64(math.MaxInt64)
 	if q.dialect.postgres() || !rd.whole || len(rd.behind) > 0 {
 		if top, err = q.top(rd.main.pos); err != nil {
@@ -181,7 +212,7 @@ func (rd *reader) scans(q query) (found, more bool, err error) {
 	if err := rd.note(q, top); err != nil {
 		return false, false, err
 	}
-	n, more, err := rd.advance(q, rd.main, top, rd.relay.cfg.Buffer)
+	n, more, err := rd.advance(q, rd.main, top, limit)
 	found = n > 0
 	if err != nil {
 		return found, more, err
@@ -296,14 +327,14 @@ func (r *Relay) room(name string) int {
 	if len(r.moves) >= r.cfg.Buffer {
 		return 0
 	}
-	return r.cfg.Buffer - len(r.topic(name).queue)
+	return r.cfg.Buffer - r.topic(name).queued()
 }
 
 // topic returns what is known of a topic. The caller holds mu.
 func (r *Relay) topic(name string) *topic {
 	t := r.topics[name]
 	if t == nil {
-		t = &topic{name: name}
+		t = newTopic(name, r.cfg.Concurrency)
 		r.topics[name] = t
 	}
 	return t
@@ -331,7 +362,7 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 			continue
 		}
 		t := r.topic(rec.topic)
-		if len(t.queue) >= r.cfg.Buffer || len(r.moves) >= r.cfg.Buffer {
+		if t.queued() >= r.cfg.Buffer || len(r.moves) >= r.cfg.Buffer {
 			if s.topic == "" {
 				rd.behind[rec.topic] = &scan{topic: rec.topic, pos: min(before, rec.seq-1), low: min(s.low, rec.seq-1)}
 				t.behind = true
@@ -348,7 +379,7 @@ func (rd *reader) dispatch(s *scan, recs []record, before int64) (n int) {
 				continue
 			}
 		}
-		t.push(rec)
+		t.strand(rec.shard).push(rec)
 		touched[t] = struct{}{}
 	}
 	for t := range touched {

@@ -76,7 +76,8 @@ type state struct {
 const writers = 5
 
 // NewRelay returns a Relay that publishes what o wrote. The publisher stays the caller's to close, after Run.
-// It should be safe for concurrent use: topics are published concurrently, each by one call at a time.
+// It has to be safe for concurrent use: topics are published at the same time, and so are keys of one topic, by
+// [RelayConfig.Concurrency] calls at most.
 //
 // If an error of Publish has a method Failed() []int, it lists the indexes of the messages that were not published,
 // and the others count as published. If it has a method Refused() bool that returns true for a single message,

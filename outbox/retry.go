@@ -86,19 +86,21 @@ func (r *Relay) unblock(l lane) {
 	}
 }
 
-// follow takes the messages of blocked lanes out of a queue, to which they came during a sweep, and sends them
+// follow takes the messages of blocked lanes out of the queues, to which they came during a sweep, and sends them
 // after those in the retry table.
-func (r *Relay) follow(queue []record, blocked map[lane]bool) []record {
+func (r *Relay) follow(t *topic, blocked map[lane]bool) {
 	if len(blocked) == 0 {
-		return queue
+		return
 	}
-	return slices.DeleteFunc(queue, func(rec record) bool {
-		if !blocked[rec.lane()] {
-			return false
-		}
-		r.enqueueMove(rec)
-		return true
-	})
+	for _, s := range t.strands {
+		s.queue = slices.DeleteFunc(s.queue, func(rec record) bool {
+			if !blocked[rec.lane()] {
+				return false
+			}
+			r.enqueueMove(rec)
+			return true
+		})
+	}
 }
 
 // enqueueMove sends a message that was not taken behind those in the retry table.
@@ -204,7 +206,7 @@ func (r *Relay) freeErased(ctx context.Context) error {
 	return nil
 }
 
-// offer hands a trial to its topic's worker. The caller holds mu.
+// offer hands a trial to its strand, so that nothing else of its lane is under way. The caller holds mu.
 func (r *Relay) offer(tr *trial) {
 	head := &tr.rows[0]
 	t := r.topic(head.topic)
@@ -217,7 +219,8 @@ func (r *Relay) offer(tr *trial) {
 	}
 	tr.lane.busy = true
 	r.flying[head.shard]++
-	t.trials = append(t.trials, tr)
+	s := t.strand(head.shard)
+	s.trials = append(s.trials, tr)
 	r.start(t)
 }
 
@@ -237,7 +240,8 @@ func (r *Relay) goesOn(tr *trial) bool {
 }
 
 // try publishes the head of a trial alone and then the rest at once.
-func (r *Relay) try(t *topic, tr *trial) {
+func (r *Relay) try(s *strand, tr *trial) {
+	t := s.topic
 	var err error
 	if r.goesOn(tr) {
 		if _, err = r.send(t.name, tr.rows[:1]); err == nil {
@@ -256,10 +260,9 @@ func (r *Relay) try(t *topic, tr *trial) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.sentAt = time.Time{}
+	defer r.returned(s)
 	tr.err = err
-	t.accepted += uint64(tr.done)
-	t.undone += tr.done
+	s.published(tr.done)
 	r.took(tr.done)
 	if err != nil && (refused(err) || t.accepted > tr.lane.seen) {
 		tr.cost = 1 // the publisher takes other messages of the topic, so it is this one's fault

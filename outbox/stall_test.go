@@ -80,7 +80,7 @@ func TestHangDoesNotHoldUpAHandOver(t *testing.T) {
 		f.publish(t, "slow", k, "slow-"+k)
 	}
 	f.relay.Resume()
-	within(t, "it hangs", func() bool { return f.relay.Publishing() == 1 })
+	within(t, "it hangs", func() bool { return f.relay.Publishing() > 0 })
 	f.second(t, to, cfg)
 	within(t, "it has its share", func() bool {
 		var n int64

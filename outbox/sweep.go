@@ -12,10 +12,10 @@ const (
 )
 
 // A sweep publishes messages one by one after a batch has failed, to tell a publisher that is down from messages
-// that it refuses. It holds no lock; only its topic's worker has it.
+// that it refuses. It holds no lock; only the worker of its strand has it.
 type sweep struct {
 	relay   *Relay
-	topic   *topic
+	strand  *strand
 	batch   []record
 	outcome []outcome
 	held    map[lane]bool // lanes with a message that was not published
@@ -35,16 +35,17 @@ type outcome struct {
 	err       error // of a message tried and not published
 }
 
-// sweep publishes the queue one by one, skipping what is behind a message that failed, and returns how long to
-// rest. While the publisher is down nothing costs an attempt; a message that fails while others pass does.
-func (r *Relay) sweep(t *topic, batch []record) time.Duration {
-	s := &sweep{relay: r, topic: t, batch: batch, outcome: make([]outcome, len(batch)), held: map[lane]bool{}}
+// sweep publishes the queues of a topic one by one, skipping what is behind a message that failed. While the publisher
+// is down nothing costs an attempt; a message that fails while others pass does.
+func (r *Relay) sweep(of *strand, batch []record) {
+	t := of.topic
+	s := &sweep{relay: r, strand: of, batch: batch, outcome: make([]outcome, len(batch)), held: map[lane]bool{}}
 	s.run(t.offset % len(batch))
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.sentAt = time.Time{}
-	// A queue that lets no more in and whose every lane fails may hide messages that would pass: set its lanes aside,
+	defer r.returned(of)
+	// Queues that let no more in and whose every lane fails may hide messages that would pass: set their lanes aside,
 	// for nothing.
 	aside := s.all && !s.some && len(batch) > r.cfg.Buffer/2
 	var back []record
@@ -53,7 +54,7 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 		rec, o := batch[i], s.outcome[i]
 		switch {
 		case o.published:
-			r.accept(t, rec)
+			r.accept(of, rec)
 		case o.err != nil && r.mine(&rec) && (aside || s.some || refused(o.err)):
 			r.refuse(t, rec, o.err, s.some || refused(o.err))
 			if r.cfg.Poison(t.name) == BlockKey {
@@ -65,19 +66,18 @@ func (r *Relay) sweep(t *topic, batch []record) time.Duration {
 			back = append(back, rec)
 		}
 	}
-	t.queue = r.follow(t.queue, blocked)
+	r.follow(t, blocked)
 	r.giveBack(t, back)
 	switch {
 	case s.some || len(back) < len(batch):
-		t.recover()
-		return 0
+		r.recover(t)
 	case s.err == nil: // no lane begins behind the offset, or the relay stops
 		t.offset, t.cycled = 0, true
-		return 0
+	default:
+		t.cycled = false
+		t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
+		r.fail(t, s.err)
 	}
-	t.cycled = false
-	t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
-	return r.fail(t, s.err)
 }
 
 // run tries the messages from the given index on, and then those in front of it if the publisher proves to be up:
@@ -97,7 +97,7 @@ func (s *sweep) run(from int) {
 // pass tries the messages from one index up to another.
 func (s *sweep) pass(from, to int) {
 	limit := probes
-	if s.topic.cycled {
+	if s.strand.topic.cycled {
 		limit = thorough
 	}
 	for i := from; i < to; i++ {
@@ -105,10 +105,10 @@ func (s *sweep) pass(from, to int) {
 			return // it is up
 		}
 		l := s.batch[i].lane()
-		if s.held[l] = s.held[l] || !s.relay.sendable(s.topic, &s.batch[i]); s.held[l] {
+		if s.held[l] = s.held[l] || !s.relay.sendable(s.strand, &s.batch[i]); s.held[l] {
 			continue
 		}
-		_, err := s.relay.send(s.topic.name, s.batch[i:i+1])
+		_, err := s.relay.send(s.strand.topic.name, s.batch[i:i+1])
 		s.tried, s.order = i, append(s.order, i)
 		if err == nil {
 			s.outcome[i].published, s.some, s.row = true, true, 0
@@ -147,17 +147,12 @@ func (s *sweep) forgive() {
 
 // sendable reports whether the relay may still publish a message, and then notes that it does: it goes on, and its
 // leases last.
-func (r *Relay) sendable(t *topic, rec *record) bool {
-	select {
-	case <-r.stopping:
-		return false
-	default:
-	}
+func (r *Relay) sendable(s *strand, rec *record) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.fresh() || !r.mine(rec) {
+	if r.ending() || !r.fresh() || !r.mine(rec) {
 		return false
 	}
-	t.sentAt = time.Now()
+	s.sentAt = time.Now()
 	return true
 }

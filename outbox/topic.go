@@ -10,59 +10,108 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// A topic is what a relay has in memory for one topic. At most one Publish is under way for it, by the worker
-// that lives as long as there is something to do: this keeps the order, and no topic waits for another.
+// A topic is what a relay has in memory for one topic. Its messages are in strands, each of which has the keys of some
+// shards and is published by one call at a time: this keeps the order of keys, and no topic waits for another. After a
+// failure one strand's worker alone goes on, with the messages of all.
 type topic struct {
 	name    string
-	queue   []record // to be published, in order
-	memory  []record // where the queue grew to its greatest length
-	batch   []record // being published
-	trials  []*trial // from the retry table
-	running bool
+	strands []*strand
 	behind  bool // the reader reads it by a scan of its own, and waits for room
 
 	failures int       // in a row
 	since    time.Time // of the first of them
 	err      error     // of the last of them
+	resume   time.Time // when it goes on after the last of them
+	sweeper  *strand   // whose worker goes on; nil: whoever can be it first
 	offset   int       // where the next sweep begins
 	cycled   bool      // sweeps have come round to the front without success
-	sentAt   time.Time // when the Publish under way began; zero when none is
 	accepted uint64    // messages that the publisher took
-	undone   int       // those of them that were not deleted yet: a crash would publish them again
+	undone   int       // messages that a crash would publish again: under way, or taken and not deleted yet
 }
 
-// start starts the topic's worker if it has work. The caller holds mu.
+// A strand has a worker as long as there is something to do.
+type strand struct {
+	topic    *topic
+	queue    []record // to be published, in order
+	memory   []record // where the queue grew to its greatest length
+	batch    []record // being published
+	trials   []*trial // from the retry table
+	running  bool
+	reserved int       // messages counted in undone that the call under way may publish
+	sentAt   time.Time // when it began; zero when none is
+}
+
+func newTopic(name string, strands int) *topic {
+	t := &topic{name: name, strands: make([]*strand, strands)}
+	for i := range t.strands {
+		t.strands[i] = &strand{topic: t}
+	}
+	return t
+}
+
+// strand returns where the messages of a shard are. Relays share the shards by turns, so neighbors are put together:
+// then each relay has shards in every strand.
+func (t *topic) strand(shard int) *strand { return t.strands[shard*len(t.strands)/Shards] }
+
+// queued returns how many messages wait.
+func (t *topic) queued() (n int) {
+	for _, s := range t.strands {
+		n += len(s.queue)
+	}
+	return n
+}
+
+// running reports whether a worker is at work.
+func (t *topic) running() bool {
+	return slices.ContainsFunc(t.strands, func(s *strand) bool { return s.running })
+}
+
+// sending returns when the oldest call under way began, and how many there are.
+func (t *topic) sending() (since time.Time, calls int) {
+	for _, s := range t.strands {
+		if s.sentAt.IsZero() {
+			continue
+		}
+		if calls++; since.IsZero() || s.sentAt.Before(since) {
+			since = s.sentAt
+		}
+	}
+	return since, calls
+}
+
+// start starts the workers that have work. The caller holds mu.
 func (r *Relay) start(t *topic) {
-	if t.running || r.paused || len(t.queue)+len(t.trials) == 0 {
+	if r.paused || r.ending() {
 		return
 	}
-	select {
-	case <-r.stopping:
-		return
-	default:
+	for _, s := range t.strands {
+		if !s.running && len(s.queue)+len(s.trials) > 0 {
+			s.running = true
+			r.workers.Go(func() { r.work(s) })
+		}
 	}
-	t.running = true
-	s := r.state
-	s.workers.Go(func() { r.work(t) })
+}
+
+// A job is what a worker does next: publish messages, by one call or after a failure one by one, or a trial.
+type job struct {
+	batch []record
+	sweep bool
+	trial *trial
 }
 
 // work publishes until there is nothing to do.
-func (r *Relay) work(t *topic) {
+func (r *Relay) work(s *strand) {
 	for {
-		batch, tr := r.take(t)
-		var pause time.Duration
+		j, ok := r.take(s)
 		switch {
-		case tr != nil:
-			r.try(t, tr)
-		case len(batch) == 0:
+		case !ok:
 			return
-		case t.failures == 0: // only the worker changes it
-			pause = r.publishBatch(t, batch)
+		case j.trial != nil:
+			r.try(s, j.trial)
+		case j.sweep:
+			r.sweep(s, j.batch)
 		default:
-			pause = r.sweep(t, batch)
-		}
-		if pause > 0 {
-			r.rest(pause)
+			r.publishBatch(s, j.batch)
 		}
 	}
 }
@@ -77,70 +126,101 @@ func (r *Relay) rest(d time.Duration) {
 	}
 }
 
-// take returns what the worker publishes next. Without work, or when the relay stops, the worker ends.
-func (r *Relay) take(t *topic) ([]record, *trial) {
+// take waits until the strand may publish and returns what. Without work, or when the relay stops, the worker ends.
+func (r *Relay) take(s *strand) (j job, ok bool) {
+	t := s.topic
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for {
-		r.mu.Lock()
-		if len(t.queue) == 0 {
-			t.recover() // what failed went to another relay
+		if t.failures > 0 && t.queued() == 0 {
+			r.recover(t) // what failed went to another relay
 		}
-		if r.idle(t) {
-			t.running = false
-			clear(t.batch)
-			r.mu.Unlock()
-			return nil, nil
+		if r.idle(s) {
+			s.running = false
+			if t.sweeper == s {
+				t.sweeper = nil
+			}
+			clear(s.batch)
+			return job{}, false
 		}
-		if r.full(t) {
+		pause := time.Duration(0)
+		switch {
+		case t.failures > 0 && time.Now().Before(t.resume):
+			t.sweeper = s
+			pause = time.Until(t.resume)
+		case !r.fresh():
+			pause = minPoll // for the next renewal of the leases
+		case r.full(t):
 			r.freed.Wait()
-			r.mu.Unlock()
 			continue
-		}
-		if r.fresh() {
-			break
+		default:
+			return r.next(s), true
 		}
 		r.mu.Unlock()
-		r.rest(minPoll) // for the next renewal of the leases
+		r.rest(pause)
+		r.mu.Lock()
 	}
-	defer r.mu.Unlock()
-	if len(t.trials) > 0 && t.failures == 0 {
-		tr := t.trials[0]
-		t.trials = t.trials[1:]
-		tr.rows = tr.rows[:min(len(tr.rows), r.cfg.perCall())]
-		t.sentAt = time.Now()
-		return nil, tr
+}
+
+// next returns what a strand that has work publishes. The caller holds mu.
+func (r *Relay) next(s *strand) (j job) {
+	t, before, half := s.topic, s.topic.queued(), r.cfg.Buffer/2
+	s.sentAt = time.Now()
+	switch {
+	case t.failures > 0: // all of it: a message that passes may be far behind one that does not
+		t.sweeper = s
+		for _, other := range t.strands {
+			j.batch = append(j.batch, other.queue...)
+			other.drop(len(other.queue))
+		}
+		j.sweep, s.reserved = true, r.cfg.perCall()
+	case len(s.trials) > 0:
+		j.trial, s.trials = s.trials[0], s.trials[1:]
+		j.trial.rows = j.trial.rows[:min(len(j.trial.rows), r.cfg.perCall())]
+		s.reserved = len(j.trial.rows)
+	default:
+		s.pop(min(len(s.queue), r.cfg.perCall()))
+		j.batch, s.reserved = s.batch, len(s.batch)
 	}
-	n := len(t.queue) // after a failure all of it: a message that passes may be far behind one that does not
-	if t.failures == 0 {
-		n = min(n, r.cfg.perCall())
+	t.undone += s.reserved
+	for i := range j.batch {
+		r.flying[j.batch[i].shard]++
 	}
-	t.pop(n)
-	for i := range t.batch {
-		r.flying[t.batch[i].shard]++
-	}
-	t.sentAt = time.Now()
-	if t.behind && len(t.queue) <= r.cfg.Buffer/2 {
+	if t.queued() <= half && (t.behind || before > half) {
 		r.reading.set()
 	}
-	return t.batch, nil
+	return j
+}
+
+// returned notes that the strand's call has ended. The caller holds mu.
+func (r *Relay) returned(s *strand) {
+	s.sentAt = time.Time{}
+	r.deleted(s.topic, s.reserved) // what it did not publish is not to be deleted either
+	s.reserved = 0
 }
 
 // push appends to the queue. What was popped since makes room for it, once that is half of the memory.
-func (t *topic) push(rec record) {
-	if len(t.queue) == cap(t.queue) && len(t.queue) <= cap(t.memory)/2 {
-		t.queue = append(t.memory[:0], t.queue...)
-		clear(t.queue[len(t.queue):cap(t.queue)])
+func (s *strand) push(rec record) {
+	if len(s.queue) == cap(s.queue) && len(s.queue) <= cap(s.memory)/2 {
+		s.queue = append(s.memory[:0], s.queue...)
+		clear(s.queue[len(s.queue):cap(s.queue)])
 	}
-	t.queue = append(t.queue, rec)
-	if cap(t.queue) > cap(t.memory) {
-		t.memory = t.queue[:0]
+	s.queue = append(s.queue, rec)
+	if cap(s.queue) > cap(s.memory) {
+		s.memory = s.queue[:0]
 	}
 }
 
 // pop moves messages from the front of the queue to the batch.
-func (t *topic) pop(n int) {
-	t.batch = append(t.batch[:0], t.queue[:n]...)
-	clear(t.queue[:n])
-	t.queue = t.queue[n:]
+func (s *strand) pop(n int) {
+	s.batch = append(s.batch[:0], s.queue[:n]...)
+	s.drop(n)
+}
+
+// drop lets go of messages at the front of the queue.
+func (s *strand) drop(n int) {
+	clear(s.queue[:n])
+	s.queue = s.queue[n:]
 }
 
 // full reports whether a crash would publish so much again that nothing more may be published before some of it was
@@ -154,17 +234,23 @@ func (r *Relay) deleted(t *topic, n int) {
 	r.freed.Broadcast()
 }
 
-// recover forgets failures.
-func (t *topic) recover() { t.failures, t.err, t.offset, t.cycled = 0, nil, 0, false }
+// recover forgets failures, and lets the workers of all strands go on. The caller holds mu.
+func (r *Relay) recover(t *topic) {
+	t.failures, t.err, t.resume, t.sweeper, t.offset, t.cycled = 0, nil, time.Time{}, nil, 0, false
+	r.start(t)
+}
 
-// idle reports whether the worker has nothing to do.
-func (r *Relay) idle(t *topic) bool {
-	select {
-	case <-r.stopping:
+// idle reports whether the strand's worker has nothing to do. After a failure all but one have, and that one waits for
+// the last call of the others, whose worker then is the one.
+func (r *Relay) idle(s *strand) bool {
+	if r.paused || r.ending() {
 		return true
-	default:
 	}
-	return r.paused || len(t.queue) == 0 && (len(t.trials) == 0 || t.failures > 0)
+	if t := s.topic; t.failures > 0 {
+		_, calls := t.sending()
+		return t.sweeper != s && (t.sweeper != nil || calls > 0)
+	}
+	return len(s.queue)+len(s.trials) == 0
 }
 
 // mine reports whether a message may be published under the lease under which it was read.
@@ -176,18 +262,20 @@ func (r *Relay) mine(rec *record) bool {
 // purge drops from the queues what is not ours to publish any longer. The caller holds mu.
 func (r *Relay) purge() {
 	for _, t := range r.topics {
-		t.queue = r.filter(t.queue)
-		if len(t.queue) == 0 && !t.running {
-			t.recover()
+		for _, s := range t.strands {
+			s.queue = r.filter(s.queue)
+			s.trials = slices.DeleteFunc(s.trials, func(tr *trial) bool {
+				if r.ours(tr) {
+					return false
+				}
+				r.flying[tr.rows[0].shard]--
+				tr.lane.busy = false
+				return true
+			})
 		}
-		t.trials = slices.DeleteFunc(t.trials, func(tr *trial) bool {
-			if r.ours(tr) {
-				return false
-			}
-			r.flying[tr.rows[0].shard]--
-			tr.lane.busy = false
-			return true
-		})
+		if t.queued() == 0 && !t.running() {
+			r.recover(t)
+		}
 	}
 }
 
@@ -206,44 +294,50 @@ func (r *Relay) filter(recs []record) []record {
 	return recs[:n]
 }
 
-// publishBatch publishes batch by one call and returns how long to rest.
-func (r *Relay) publishBatch(t *topic, batch []record) time.Duration {
-	failed, err := r.send(t.name, batch)
+// publishBatch publishes batch by one call.
+func (r *Relay) publishBatch(s *strand, batch []record) {
+	failed, err := r.send(s.topic.name, batch)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.sentAt = time.Time{}
+	defer r.returned(s)
 	if err == nil {
-		r.accept(t, batch...)
-		return 0
+		r.accept(s, batch...)
+		return
 	}
 	var back []record
 	for i := range batch {
 		if failed == nil || failed[i] {
 			back = append(back, batch[i])
 		} else {
-			r.accept(t, batch[i])
+			r.accept(s, batch[i])
 		}
 	}
-	r.giveBack(t, back)
-	return r.fail(t, err)
+	r.giveBack(s.topic, back)
+	if s.topic.failures == 0 { // else another call has failed that was under way at the same time
+		r.fail(s.topic, err)
+	}
 }
 
 // accept notes that messages were published; the deleter does the rest.
-func (r *Relay) accept(t *topic, recs ...record) {
+func (r *Relay) accept(s *strand, recs ...record) {
 	if len(recs) == 0 {
 		return
 	}
-	t.accepted += uint64(len(recs))
-	t.failures, t.err, t.offset = 0, nil, 0
-	t.undone += len(recs)
+	s.published(len(recs))
 	r.took(len(recs))
 	for i := range recs {
-		r.acked = append(r.acked, ack{recs[i].seq, recs[i].shard, t})
+		r.acked = append(r.acked, ack{recs[i].seq, recs[i].shard, s.topic})
 	}
 	r.deleting.set()
 }
 
-// giveBack puts messages that were taken back in front of the queue.
+// published notes that so many of the messages under way are to be deleted.
+func (s *strand) published(n int) {
+	s.topic.accepted += uint64(n) //nolint:gosec // a count
+	s.reserved -= n
+}
+
+// giveBack puts messages that were taken back in front of their queues.
 func (r *Relay) giveBack(t *topic, back []record) {
 	stale := map[int]bool{}
 	for i := range back {
@@ -256,27 +350,35 @@ func (r *Relay) giveBack(t *topic, back []record) {
 	if len(stale) > 0 {
 		r.readAgain(stale)
 	}
-	back = r.filter(back)
-	t.queue = append(back[:len(back):len(back)], t.queue...)
+	front := map[*strand][]record{}
+	for _, rec := range r.filter(back) {
+		s := t.strand(rec.shard)
+		front[s] = append(front[s], rec)
+	}
+	for s, recs := range front {
+		s.queue = append(recs, s.queue...)
+	}
 }
 
 // readAgain empties the queues of shards that were lost and won back while messages of theirs were under way: those
 // are dropped, and what was read since would overtake them.
 func (r *Relay) readAgain(shards map[int]bool) {
 	for _, t := range r.topics {
-		t.queue = slices.DeleteFunc(t.queue, func(rec record) bool {
-			if shards[rec.shard] {
-				r.removed = append(r.removed, rec.seq)
-			}
-			return shards[rec.shard]
-		})
+		for _, s := range t.strands {
+			s.queue = slices.DeleteFunc(s.queue, func(rec record) bool {
+				if shards[rec.shard] {
+					r.removed = append(r.removed, rec.seq)
+				}
+				return shards[rec.shard]
+			})
+		}
 	}
 	r.rescan = true
 	r.reading.set()
 }
 
-// fail notes a failure of the topic and returns how long to rest.
-func (r *Relay) fail(t *topic, err error) time.Duration {
+// fail notes a failure of the topic, which rests for a while. The caller holds mu.
+func (r *Relay) fail(t *topic, err error) {
 	if t.failures == 0 {
 		t.since = time.Now()
 	}
@@ -284,7 +386,7 @@ func (r *Relay) fail(t *topic, err error) time.Duration {
 	t.err = err
 	r.cfg.Logger.Warn("outbox cannot publish", "topic", t.name, "failures", t.failures, "error", err)
 	d := r.backoff(t.failures - 1)
-	return d/2 + rand.N(d/2+1)
+	t.resume = time.Now().Add(d/2 + rand.N(d/2+1))
 }
 
 // transmit publishes messages. After an error, failed tells which were not published; nil means any.
