@@ -8,12 +8,23 @@ import (
 	"gorm.io/gorm"
 )
 
+// exec runs a statement in the database's own notation.
+type exec func(ctx context.Context, query string, args ...any) error
+
+// onConn runs statements on conn.
+func onConn(conn gorm.ConnPool) exec {
+	return func(ctx context.Context, query string, args ...any) error {
+		_, err := conn.ExecContext(ctx, query, args...)
+		return err
+	}
+}
+
 // maxBytes bounds a statement on MySQL, where max_allowed_packet may be as low as 16 MiB.
 const maxBytes = 4 << 20
 
 // insert writes records in order: one statement for those that leave now, one for those that wait for their time,
 // and more only where a database bounds the size of a statement.
-func (o *Outbox) insert(ctx context.Context, conn gorm.ConnPool, records []record) error {
+func (o *Outbox) insert(ctx context.Context, exec exec, records []record) error {
 	now := records
 	var later []record
 	for i := range records {
@@ -23,10 +34,10 @@ func (o *Outbox) insert(ctx context.Context, conn gorm.ConnPool, records []recor
 		now, later = split(records)
 		break
 	}
-	if err := o.insertInto(ctx, conn, "outbox", now); err != nil {
+	if err := o.insertInto(ctx, exec, "outbox", now); err != nil {
 		return err
 	}
-	return o.insertInto(ctx, conn, "outbox_scheduled", later)
+	return o.insertInto(ctx, exec, "outbox_scheduled", later)
 }
 
 func split(records []record) (now, later []record) {
@@ -40,7 +51,7 @@ func split(records []record) (now, later []record) {
 	return now, later
 }
 
-func (o *Outbox) insertInto(ctx context.Context, conn gorm.ConnPool, table string, records []record) error {
+func (o *Outbox) insertInto(ctx context.Context, exec exec, table string, records []record) error {
 	if len(records) == 0 {
 		return nil
 	}
@@ -49,14 +60,14 @@ func (o *Outbox) insertInto(ctx context.Context, conn gorm.ConnPool, table strin
 		if len(records) == 1 {
 			insert = insertOne
 		}
-		if err := insert(ctx, conn, table, records); err != nil {
+		if err := insert(ctx, exec, table, records); err != nil {
 			return fmt.Errorf("outbox: insert %d messages: %w", len(records), err)
 		}
 		return nil
 	}
 	for len(records) > 0 {
 		n := o.chunk(records)
-		if err := insertValues(ctx, conn, table, records[:n]); err != nil {
+		if err := insertValues(ctx, exec, table, records[:n]); err != nil {
 			return fmt.Errorf("outbox: insert %d messages: %w", n, err)
 		}
 		records = records[n:]
@@ -80,7 +91,7 @@ func (o *Outbox) chunk(records []record) int {
 
 // insertArrays inserts with one statement of constant text. pg_current_xact_id gives the transaction its number
 // before the first seq is taken, which is what lets a relay tell when no lower seq can appear any more.
-func insertArrays(ctx context.Context, conn gorm.ConnPool, table string, records []record) error {
+func insertArrays(ctx context.Context, exec exec, table string, records []record) error {
 	n := len(records)
 	shards, dues := make([]int64, n), make([]int64, n)
 	ids, topics, keys, types := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -94,29 +105,27 @@ func insertArrays(ctx context.Context, conn gorm.ConnPool, table string, records
 	if table == "outbox_scheduled" {
 		due, arg, args = ", due_at", ", $8::bigint[]", append(args, dues)
 	}
-	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (`+columns+due+`)
+	return exec(ctx, `INSERT INTO `+table+` (`+columns+due+`)
 		SELECT `+columns+due+`
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[]`+arg+`)
 		WITH ORDINALITY AS u(`+columns+due+`, place)
 		WHERE pg_current_xact_id() IS NOT NULL ORDER BY place`, args...)
-	return err
 }
 
 // insertOne is insertArrays for one record, which costs the server less.
-func insertOne(ctx context.Context, conn gorm.ConnPool, table string, records []record) error {
+func insertOne(ctx context.Context, exec exec, table string, records []record) error {
 	r := &records[0]
 	due, arg, args := "", "", []any{r.shard, r.id, r.topic, r.key, r.typ, r.headers, r.payload}
 	if table == "outbox_scheduled" {
 		due, arg, args = ", due_at", ", $8::bigint", append(args, r.due)
 	}
-	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (`+columns+due+`)
+	return exec(ctx, `INSERT INTO `+table+` (`+columns+due+`)
 		SELECT $1::smallint, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bytea`+arg+`
 		WHERE pg_current_xact_id() IS NOT NULL`, args...)
-	return err
 }
 
 // insertValues inserts with one statement of many rows.
-func insertValues(ctx context.Context, conn gorm.ConnPool, table string, records []record) error {
+func insertValues(ctx context.Context, exec exec, table string, records []record) error {
 	due, row := "", "(?,?,?,?,?,?,?)"
 	if table == "outbox_scheduled" {
 		due, row = ", due_at", "(?,?,?,?,?,?,?,?)"
@@ -135,6 +144,5 @@ func insertValues(ctx context.Context, conn gorm.ConnPool, table string, records
 			args = append(args, r.due)
 		}
 	}
-	_, err := conn.ExecContext(ctx, b.String(), args...)
-	return err
+	return exec(ctx, b.String(), args...)
 }

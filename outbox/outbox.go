@@ -115,11 +115,10 @@ func (o *Outbox) flush(ctx context.Context, records []record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	conn := uow.DB(ctx).Statement.ConnPool
-	if err := o.verify(ctx, conn); err != nil {
+	if err := o.verify(ctx, uow.DB(ctx).Statement.ConnPool); err != nil {
 		return err
 	}
-	if err := o.insert(ctx, conn, records); err != nil {
+	if err := o.insert(ctx, uow.QueueRaw, records); err != nil {
 		return err
 	}
 	for i := range records {
@@ -157,7 +156,7 @@ func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) 
 	if err := o.verify(ctx, tx.Statement.ConnPool); err != nil {
 		return err
 	}
-	if err := o.insert(ctx, tx.Statement.ConnPool, records); err != nil {
+	if err := o.insert(ctx, onConn(tx.Statement.ConnPool), records); err != nil {
 		return err
 	}
 	o.wake()

@@ -279,7 +279,7 @@ func (t *transaction) flush() error {
 	for {
 		g := t.next()
 		if g == nil {
-			return t.drain()
+			return t.finish()
 		}
 		if err := t.within(g.flush); err != nil {
 			return err

@@ -3,6 +3,7 @@ package uow_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/url"
 	"os"
 	"slices"
@@ -73,27 +74,34 @@ func TestRule09_LostAnswerToCommit(t *testing.T) {
 	onServers(t, func(t *testing.T, direct *gorm.DB) {
 		migrate(t, direct)
 		db, p := behind(t, direct)
-		u := unit(t, db, uow.Config{})
+		why := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		u := unit(t, db, uow.Config{Logger: why})
+		plain, err := uow.New(db, uow.Config{Logger: why}) // without a Pipeline
+		if err != nil {
+			t.Fatal(err)
+		}
 		runs := 0
 		do := func(id int) error {
 			runs = 0
-			return u.Do(t.Context(), func(ctx context.Context) error {
+			return []*uow.UnitOfWork{u, plain}[id%2].Do(t.Context(), func(ctx context.Context) error {
 				runs++
 				return insert(ctx, id)
 			})
 		}
-		for id := range 3 { // more than once, since a writer is known by its row
+		for id := range 6 { // more than once, since a writer is known by its row
 			p.lose.Store(loseAnswer)
 			if err := do(id); err != nil || runs != 1 || count(t, direct, "id = ?", id) != 1 {
-				t.Errorf("answer lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = ?", id))
+				t.Errorf("answer of %d lost: %v after %d runs, %d rows", id, err, runs, count(t, direct, "id = ?", id))
 			}
 		}
-		p.lose.Store(loseStatement)
-		if err := do(10); err != nil || runs != 2 || count(t, direct, "id = 10") != 1 {
-			t.Errorf("statement lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = 10"))
+		for id := range 2 {
+			p.lose.Store(loseStatement)
+			if err := do(10 + id); err != nil || runs != 2 || count(t, direct, "id = ?", 10+id) != 1 {
+				t.Errorf("statement lost: %v after %d runs, %d rows", err, runs, count(t, direct, "id = ?", 10+id))
+			}
 		}
 		p.lose.Store(loseAnswer)
-		err := u.Do(t.Context(), func(ctx context.Context) error {
+		err = u.Do(t.Context(), func(ctx context.Context) error {
 			var n int
 			return uow.DB(ctx).Raw("SELECT count(*) FROM items").Row().Scan(&n)
 		})

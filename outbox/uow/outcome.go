@@ -68,6 +68,17 @@ type receipt struct {
 // swept, by the clocks of two machines.
 const keeps = 23 * time.Hour
 
+const nameOfTransaction = "SELECT pg_current_xact_id_if_assigned()::text"
+
+// finish sends what is still queued, and on PostgreSQL asks for the transaction's name at the same time.
+func (t *transaction) finish() error {
+	if t.unit.dialect != postgres || !t.pipelined() {
+		return t.drain()
+	}
+	t.xid = new(sql.NullString)
+	return t.drain(Statement{SQL: nameOfTransaction, Row: []any{t.xid}})
+}
+
 // sign makes the transaction one whose outcome can be asked for. PostgreSQL has a name for every transaction that
 // writes; on MySQL and MariaDB the transaction writes a token. needless means that it changed nothing.
 func (t *transaction) sign() (r receipt, needless bool, err error) {
@@ -75,9 +86,11 @@ func (t *transaction) sign() (r receipt, needless bool, err error) {
 	defer cancel()
 	switch {
 	case t.unit.dialect == postgres:
-		var xid sql.NullString
-		err = t.tx.QueryRowContext(ctx, "SELECT pg_current_xact_id_if_assigned()::text").Scan(&xid)
-		return receipt{xid: xid.String}, err == nil && !xid.Valid, err
+		if t.xid == nil {
+			t.xid = new(sql.NullString)
+			err = t.tx.QueryRowContext(ctx, nameOfTransaction).Scan(t.xid)
+		}
+		return receipt{xid: t.xid.String}, err == nil && !t.xid.Valid, err
 	case !t.changed:
 		return receipt{}, true, nil
 	case t.unit.unsigned.Load():

@@ -11,7 +11,7 @@ import (
 // A Pipeline sends many statements to the server in one round trip.
 type Pipeline interface {
 	// Exec runs statements on conn, a connection of the database/sql driver's, one after the other up to the first
-	// that fails. It returns how many rows each of them changed, and the error of the one that failed.
+	// that fails. It returns how many rows each of them changed or found, and the error of the one that failed.
 	Exec(ctx context.Context, conn any, statements []Statement) (rows []int64, err error)
 }
 
@@ -19,6 +19,7 @@ type Pipeline interface {
 type Statement struct {
 	SQL  string // with the database's own placeholders
 	Args []any
+	Row  []any // of a query: where the columns of its only row go, as in [sql.Row.Scan]; nil for what changes rows
 }
 
 // Queue runs an INSERT, UPDATE, DELETE or MERGE, in GORM's notation, whose result fn does not need at once. With
@@ -31,6 +32,20 @@ type Statement struct {
 // having succeeded, and needs nothing else. Errors: those of the database; [ErrNoTransaction]; [ErrDoomed].
 func Queue(ctx context.Context, query string, args ...any) error {
 	return queueStatement(ctx, nil, query, args)
+}
+
+// QueueRaw is [Queue] for a statement in the database's own notation. Arguments go to the driver as they are, so arrays
+// stay arrays.
+func QueueRaw(ctx context.Context, query string, args ...any) error {
+	f, err := queuing(ctx, query)
+	if err != nil {
+		return err
+	}
+	if !f.tx.pipelined() {
+		_, err := f.pool.ExecContext(ctx, query, args...)
+		return err
+	}
+	return f.queue(pending{Statement: Statement{SQL: query, Args: args}, frame: f})
 }
 
 // QueueOne is [Queue] for a statement that has to change exactly one row: a guarded UPDATE, or one that compares a
@@ -52,14 +67,8 @@ type pending struct {
 }
 
 func queueStatement(ctx context.Context, otherwise error, query string, args []any) error {
-	f := frameOf(ctx)
-	if f == nil {
-		return ErrNoTransaction
-	}
-	if k := kindOf(query); k != change && k != other {
-		return fmt.Errorf("uow: Queue is for statements that change rows, got %q", query)
-	}
-	if err := ctx.Err(); err != nil {
+	f, err := queuing(ctx, query)
+	if err != nil {
 		return err
 	}
 	if !f.tx.pipelined() {
@@ -69,7 +78,19 @@ func queueStatement(ctx context.Context, otherwise error, query string, args []a
 	if built.Error != nil {
 		return built.Error
 	}
-	return f.queue(pending{Statement{built.Statement.SQL.String(), built.Statement.Vars}, f, otherwise})
+	return f.queue(pending{Statement{SQL: built.Statement.SQL.String(), Args: built.Statement.Vars}, f, otherwise})
+}
+
+// queuing returns the frame of ctx, if the statement may be queued there.
+func queuing(ctx context.Context, query string) (*frame, error) {
+	f := frameOf(ctx)
+	if f == nil {
+		return nil, ErrNoTransaction
+	}
+	if k := kindOf(query); k != change && k != other {
+		return nil, fmt.Errorf("uow: Queue is for statements that change rows, got %q", query)
+	}
+	return f, ctx.Err()
 }
 
 func execute(db *gorm.DB, otherwise error, query string, args []any) error {
@@ -94,21 +115,21 @@ func (f *frame) queue(q pending) error {
 	return nil
 }
 
-// drain sends what is queued. If that fails, the transaction can only roll back. PartTimeout bounds it to a half, so
-// that the part that happens to be next is not taken for hung.
-func (t *transaction) drain() error {
+// drain sends what is queued, and a last statement with it. If that fails, the transaction can only roll back.
+// PartTimeout bounds it to a half, so that the part that happens to be next is not taken for hung.
+func (t *transaction) drain(last ...Statement) error {
 	if !t.pipelined() {
 		return nil
 	}
 	t.draining.Lock()
 	defer t.draining.Unlock()
 	list := t.dequeue()
-	if len(list) == 0 {
-		return nil
-	}
-	statements := make([]Statement, len(list))
+	statements := make([]Statement, len(list), len(list)+len(last))
 	for i := range list {
 		statements[i] = list[i].Statement
+	}
+	if statements = append(statements, last...); len(statements) == 0 {
+		return nil
 	}
 	limit := t.unit.cfg.PartTimeout
 	if limit > 0 {
@@ -121,8 +142,8 @@ func (t *transaction) drain() error {
 		rows, err = t.unit.cfg.Pipeline.Exec(ctx, conn, statements)
 		return err
 	})
-	if err == nil && len(rows) != len(list) {
-		err = fmt.Errorf("uow: the Pipeline answered for %d of %d statements", len(rows), len(list))
+	if err == nil && len(rows) != len(statements) {
+		err = fmt.Errorf("uow: the Pipeline answered for %d of %d statements", len(rows), len(statements))
 	}
 	return t.drained(list, rows, err)
 }
@@ -162,7 +183,10 @@ func (t *transaction) drained(list []pending, rows []int64, err error) error {
 			return failed
 		}
 	}
-	return nil
+	if err != nil {
+		t.ruin(err)
+	}
+	return err
 }
 
 // A queueError is the cause of a transaction's end when a statement that was queued failed. In a run with savepoints

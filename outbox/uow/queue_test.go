@@ -264,3 +264,60 @@ func TestPipelineThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("another driver's connection: %v", err)
 	}
 }
+
+// What is queued in the database's own notation goes to the driver as it is, whether it waits or not.
+func TestQueueRawKeepsArrays(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	plain, err := uow.New(db, uow.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, u := range []*uow.UnitOfWork{unit(t, db, uow.Config{}), plain} {
+		err := u.Do(t.Context(), func(ctx context.Context) error {
+			return uow.QueueRaw(ctx, "INSERT INTO items (id, n) SELECT id, $2 FROM unnest($1::bigint[]) AS id",
+				[]int64{int64(10 * i), int64(10*i + 1), int64(10*i + 2)}, i)
+		})
+		if got := count(t, db, "n = ?", i); err != nil || got != 3 {
+			t.Errorf("%d rows, want 3: %v", got, err)
+		}
+	}
+	err = plain.Do(t.Context(), func(ctx context.Context) error {
+		return uow.QueueRaw(ctx, "SELECT 1")
+	})
+	if err == nil || !strings.Contains(err.Error(), "change rows") {
+		t.Errorf("a query got %v", err)
+	}
+	if err := uow.QueueRaw(t.Context(), insertItem, 1); !errors.Is(err, uow.ErrNoTransaction) {
+		t.Errorf("without a transaction: %v", err)
+	}
+}
+
+// What a hook has queued fails when its transaction is about to end. Only the part that it was for hears of it.
+func TestHooksQueuedFailureIsItsPartsAlone(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *gorm.DB) {
+		u := unit(t, db, uow.Config{Writers: 1})
+		exec(t, db, "INSERT INTO items (id) VALUES (2)")
+		flush := func(ctx context.Context, ids []int) error {
+			for _, id := range ids {
+				if err := uow.Queue(ctx, insertItem, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		part := func(id int) func(ctx context.Context) error {
+			return func(ctx context.Context) error {
+				return errors.Join(uow.Queue(ctx, insertItem, 10+id), uow.BeforeCommitLast(ctx, "hook", flush, id))
+			}
+		}
+		errs := together(t, u, part(1), part(2), part(3))
+		if errs[0] != nil || errs[1] == nil || errs[2] != nil {
+			t.Errorf("got %v", errs)
+		}
+		if got, wrong := count(t, db, "id IN (1, 3, 11, 13)"), count(t, db, "id = 12"); got != 4 || wrong != 0 {
+			t.Errorf("%d of the neighbors' items and %d of the part's, want 4 and 0", got, wrong)
+		}
+	})
+}

@@ -34,7 +34,8 @@ type transaction struct {
 	many       bool // parts share it
 	names      int  // savepoints so far
 
-	draining sync.Mutex // one goroutine at a time sends what is queued
+	draining sync.Mutex      // one goroutine at a time sends what is queued
+	xid      *sql.NullString // PostgreSQL's name of the transaction, once it was asked for
 
 	mu      sync.Mutex // fn may use its transaction from several goroutines
 	doom    error      // why it can only roll back

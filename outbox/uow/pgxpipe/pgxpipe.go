@@ -35,13 +35,22 @@ func (Pipeline) Exec(ctx context.Context, conn any, statements []uow.Statement) 
 	}
 	results := c.Conn().SendBatch(ctx, &batch)
 	rows = make([]int64, 0, len(statements))
-	for range statements {
-		tag, err := results.Exec()
+	for _, s := range statements {
+		n, err := read(results, s)
 		if err != nil {
 			_ = results.Close() // says the same
 			return rows, err
 		}
-		rows = append(rows, tag.RowsAffected())
+		rows = append(rows, n)
 	}
 	return rows, results.Close()
+}
+
+// read reads the answer to one statement.
+func read(results pgx.BatchResults, s uow.Statement) (rows int64, err error) {
+	if s.Row != nil {
+		return 1, results.QueryRow().Scan(s.Row...)
+	}
+	tag, err := results.Exec()
+	return tag.RowsAffected(), err
 }
