@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,6 +199,104 @@ func TestCallsThatFailTogetherAreOneFailure(t *testing.T) {
 	within(t, "all have failed", func() bool { return f.relay.Publishing() == 0 })
 	if p := f.relay.Progress(); len(p.Topics) != 1 || p.Topics[0].Failures != 1 || p.Topics[0].Buffered != 100 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// Workers that start while one goes on alone leave it alone, though the queues are empty: it has all that was there.
+func TestSweepStaysAlone(t *testing.T) {
+	t.Parallel()
+	to := &gated{}
+	f := backlog(t, to, outbox.RelayConfig{Backoff: time.Millisecond, MaxBackoff: time.Millisecond}, keys(100), 1)
+	defer to.open()
+	under := to.await(t, 4)
+	f.relay.Pause()
+	for _, c := range under {
+		c.answer <- errors.New("down")
+	}
+	within(t, "all have failed", func() bool { return f.relay.Publishing() == 0 })
+	time.Sleep(10 * time.Millisecond) // longer than it rests
+	f.relay.Resume()                  // all workers start at once
+	to.await(t, 1)
+	for _, k := range keys(100) {
+		f.publish(t, "topic", k, k+" 1")
+	}
+	within(t, "they are read", func() bool { return f.relay.Progress().Topics[0].Buffered == 100 })
+	if n, p := len(to.calls()), f.relay.Progress(); n != 1 || p.Topics[0].Failures != 1 {
+		t.Errorf("%d calls under way, %+v", n, p)
+	}
+	to.open()
+	within(t, "all leave", func() bool {
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Depth+s.Retrying == 0
+	})
+	to.published(t, keys(100), 2)
+}
+
+// Whatever fails, and whenever, nothing of a key overtakes anything: what comes again comes again in order.
+func TestOrderSurvivesFailuresOfConcurrentCalls(t *testing.T) {
+	t.Parallel()
+	var calm atomic.Bool
+	to := &scripted{script: func(string, []*message.Message) error {
+		time.Sleep(time.Duration(rand.IntN(500)) * time.Microsecond)
+		if !calm.Load() && rand.IntN(100) < 80 {
+			return errors.New("down")
+		}
+		return nil
+	}}
+	f := run(t, to, outbox.RelayConfig{Backoff: time.Millisecond, MaxBackoff: 3 * time.Millisecond, Attempts: 1 << 30})
+	var all sync.WaitGroup
+	const writers, each = 16, 100
+	for w := range writers {
+		all.Go(func() {
+			for i := range each {
+				f.publish(t, "topic", fmt.Sprint("k", w), fmt.Sprint("k", w, " ", i))
+			}
+		})
+	}
+	all.Wait()
+	calm.Store(true)
+	within(t, "all leave", func() bool {
+		s, err := f.box.Stats(context.Background())
+		return err == nil && s.Depth+s.Retrying == 0
+	})
+	next := map[string]int{}
+	for _, id := range to.ids() {
+		var key string
+		var i int
+		if _, err := fmt.Sscanf(id, "%s %d", &key, &i); err != nil || i > next[key] {
+			t.Fatalf("%q came when number %d of its key was to come (%v)", id, next[key], err)
+		}
+		next[key] = max(next[key], i+1)
+	}
+	for w := range writers {
+		if n := next[fmt.Sprint("k", w)]; n != each {
+			t.Errorf("%d of %d messages of k%d came", n, each, w)
+		}
+	}
+}
+
+// A topic that hangs with more than half a buffer makes one read wait, and not each.
+func TestHungTopicIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	box, _ := newOutbox(t, openSQLite(t))
+	rooms, err := outbox.Rooms(box)
+	if got := fmt.Sprint(rooms); err != nil || got != "[6 20 20 10]" {
+		t.Errorf("a read may bring %s messages: %v", got, err)
+	}
+}
+
+// What holds up a topic is named, also when the topic fails.
+func TestHealthyNamesTheCallThatHangs(t *testing.T) {
+	t.Parallel()
+	to := &gated{}
+	f := backlog(t, to, outbox.RelayConfig{Backoff: time.Millisecond, StuckAfter: 20 * time.Millisecond}, keys(100), 1)
+	defer to.open()
+	to.end(t, to.await(t, 4)[0], errors.New("down"))
+	for _, want := range []string{"has not returned", "down"} {
+		within(t, want, func() bool {
+			err := f.relay.Healthy(context.Background())
+			return err != nil && strings.Contains(err.Error(), want)
+		})
 	}
 }
 

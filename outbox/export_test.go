@@ -184,3 +184,25 @@ func CallContext(o *Outbox, left time.Duration) error {
 	defer end()
 	return ctx.Err()
 }
+
+// Rooms returns how many messages a read may bring while a topic has 14 in a buffer of 20: first, once it was waited
+// for, then, and when it has 10.
+func Rooms(o *Outbox) (rooms []int, err error) {
+	r, err := NewRelay(o, nobody{}, RelayConfig{Batch: 8, Buffer: 20})
+	if err != nil {
+		return nil, err
+	}
+	r.reset(context.Background(), context.Background())
+	s := r.topic("topic").strands[0]
+	s.running = true
+	for range 14 {
+		s.push(record{})
+	}
+	for _, late := range []bool{false, true, false} {
+		rooms = append(rooms, r.leastRoom(10, late))
+	}
+	for range 2 {
+		r.next(s)
+	}
+	return append(rooms, r.leastRoom(10, false)), nil
+}

@@ -170,10 +170,10 @@ func (r *Relay) stuckChores(now time.Time) (faults []error) {
 func (r *Relay) stuckTopics(now time.Time) (faults []error) {
 	for _, t := range r.topics {
 		sentAt, _ := t.sending()
-		switch {
-		case t.failures > 0 && !r.paused && r.tooOld(now, t.since):
+		if t.failures > 0 && !r.paused && r.tooOld(now, t.since) {
 			faults = append(faults, fmt.Errorf("%w: topic %s fails for %v: %w", ErrStuck, t.name, now.Sub(t.since), t.err))
-		case r.tooOld(now, sentAt):
+		}
+		if r.tooOld(now, sentAt) {
 			faults = append(faults, fmt.Errorf("%w: topic %s: Publish has not returned for %v",
 				ErrStuck, t.name, now.Sub(sentAt)))
 		}

@@ -173,32 +173,35 @@ func (o *Outbox) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) e
 }
 
 // pace returns how many messages the main scan may read. As long as a topic that keeps up has no room for half a buffer
-// it waits, for a moment: a topic that has fallen behind costs a second scan of the same rows, and is to do so only if
-// others would wait for it otherwise.
+// it waits, for a moment and not twice for the same: a topic that has fallen behind costs a second scan of the same rows,
+// and is to do so only if others would wait for it otherwise.
 func (r *Relay) pace(ctx context.Context) int {
+	half := (r.cfg.Buffer + 1) / 2
 	for end := time.Now().Add(patience); ; {
-		room, left := r.leastRoom(), time.Until(end)
-		switch {
-		case room >= (r.cfg.Buffer+1)/2:
+		late := time.Until(end) <= 0 || ctx.Err() != nil
+		if room := r.leastRoom(half, late); room >= half {
 			return room
-		case left <= 0, ctx.Err() != nil:
-			return r.cfg.Buffer
 		}
-		r.reading.wait(ctx, left)
+		r.reading.wait(ctx, time.Until(end))
 	}
 }
 
-// leastRoom returns how many messages the fullest queue takes of those topics that publish and have not fallen behind.
-func (r *Relay) leastRoom() int {
+// leastRoom returns how many messages the fullest queue takes of those topics that publish, have not fallen behind and
+// are not slow. When it is late, whoever has room for less than half is slow.
+func (r *Relay) leastRoom(half int, late bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	room := r.cfg.Buffer
+	least := r.cfg.Buffer
 	for _, t := range r.topics {
-		if t.running() && !t.behind && t.failures == 0 {
-			room = min(room, r.cfg.Buffer-t.queued())
+		if t.slow || t.behind || t.failures > 0 || !t.running() {
+			continue
+		}
+		room := r.cfg.Buffer - t.queued()
+		if t.slow = late && room < half; !t.slow {
+			least = min(least, room)
 		}
 	}
-	return room
+	return least
 }
 
 // scans lets each scan that has room advance, the main one by up to limit messages.

@@ -17,6 +17,7 @@ type topic struct {
 	name    string
 	strands []*strand
 	behind  bool // the reader reads it by a scan of its own, and waits for room
+	slow    bool // the reader has waited in vain for room for half a buffer, and does not wait again before there is some
 
 	failures int       // in a row
 	since    time.Time // of the first of them
@@ -132,7 +133,7 @@ func (r *Relay) take(s *strand) (j job, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		if t.failures > 0 && t.queued() == 0 {
+		if _, calls := t.sending(); t.failures > 0 && t.queued()+calls == 0 {
 			r.recover(t) // what failed went to another relay
 		}
 		if r.idle(s) {
@@ -187,6 +188,7 @@ func (r *Relay) next(s *strand) (j job) {
 		r.flying[j.batch[i].shard]++
 	}
 	if t.queued() <= half && (t.behind || before > half) {
+		t.slow = false
 		r.reading.set()
 	}
 	return j
