@@ -40,13 +40,13 @@
 // The table's primary key is a number that grows. A relay reads what comes after its position, hands each topic's
 // messages to workers of that topic, each of which publishes the keys of its own shards, many messages by one call at a
 // time ([RelayConfig.Concurrency]), and all of them never more than [RelayConfig.Batch] ahead of the deletes; what was
-// acknowledged is deleted by exact key. After a failure one worker alone goes on, until messages pass again. A transaction that took its
-// number early may commit late. On PostgreSQL
-// the relay knows which transactions were open when it passed, and looks back once one of them has ended, as far as
-// its numbers can reach; on MySQL it looks back over [RelayConfig.MaxTransaction]. This decides where it looks, never
-// whether it delivers. A topic that is slow, fails or hangs falls behind and is
-// read by a scan of its own; the others do not notice, and memory stays bounded by [RelayConfig.Buffer] messages a
-// topic.
+// acknowledged is deleted by exact key. After a failure one worker alone goes on, until messages pass again.
+//
+// A transaction that took its number early may commit late. On PostgreSQL the relay knows which transactions were open
+// when it passed, and looks back once one of them has ended, as far as its numbers can reach; on MySQL it looks back
+// over [RelayConfig.MaxTransaction]. This decides where it looks, never whether it delivers. A topic that is slow,
+// fails or hangs falls behind and is read by a scan of its own; the others do not notice, and memory stays bounded by
+// [RelayConfig.Buffer] messages a topic.
 //
 // Relays share [Shards] virtual shards, a hash of the key, by leases in the database; each shard has one owner, and
 // its epoch fences what an owner that overslept still wants to delete.

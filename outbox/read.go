@@ -173,8 +173,8 @@ func (o *Outbox) reads(ctx context.Context, fn func(conn gorm.ConnPool) error) e
 }
 
 // pace returns how many messages the main scan may read. As long as a topic that keeps up has no room for half a buffer
-// it waits, for a moment and not twice for the same: a topic that has fallen behind costs a second scan of the same rows,
-// and is to do so only if others would wait for it otherwise.
+// it waits, for a moment and not twice for the same: a topic that has fallen behind costs a second scan of the same
+// rows, and is to do so only if others would wait for it otherwise.
 func (r *Relay) pace(ctx context.Context) int {
 	half := (r.cfg.Buffer + 1) / 2
 	for end := time.Now().Add(patience); ; {

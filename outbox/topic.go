@@ -144,7 +144,7 @@ func (r *Relay) take(s *strand) (j job, ok bool) {
 			clear(s.batch)
 			return job{}, false
 		}
-		pause := time.Duration(0)
+		var pause time.Duration
 		switch {
 		case t.failures > 0 && time.Now().Before(t.resume):
 			t.sweeper = s
