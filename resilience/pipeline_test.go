@@ -141,8 +141,8 @@ func everything(t *testing.T) *resilience.Pipeline {
 		resilience.Timeout(10*time.Second))
 }
 
-// A thousand goroutines go through every policy at once; it is for the race detector, and checks that every
-// call gets its own value.
+// A thousand goroutines go through every policy at once; it is for the race detector, and checks that every call gets
+// its own value, its own failure or the refusal of a policy: how many are refused depends on how busy the machine is.
 func TestPipelineUnderAThousandGoroutines(t *testing.T) {
 	t.Parallel()
 	p := everything(t)
@@ -157,18 +157,20 @@ func TestPipelineUnderAThousandGoroutines(t *testing.T) {
 				}
 				return i, ctx.Err()
 			})
-			if err == nil && got != i {
+			switch no := (*resilience.RejectedError)(nil); {
+			case err == nil && got != i:
 				t.Errorf("call %d got %d", i, got)
-			}
-			if err == nil {
+			case err == nil:
 				answered.Add(1)
+			case !errors.As(err, &no) && !errors.Is(err, errDown): // the latter where the budget of retries is spent
+				t.Errorf("call %d got %v", i, err)
 			}
 			_, _ = p.State(), p.RetryAfter()
 		})
 	}
 	wg.Wait()
-	if answered.Load() < 800 {
-		t.Errorf("%d calls of 1000 were answered", answered.Load())
+	if answered.Load() == 0 {
+		t.Error("no call was answered")
 	}
 }
 
