@@ -26,7 +26,7 @@ func BenchmarkOutboxDrainKafka(b *testing.B) {
 			to := &renamed{Publisher: k.bus.Publisher(), topic: k.topic(b, 4), sink: newSink(n)}
 			must(b, to.Publisher.Publish(to.topic, messages(0, 1)...))
 			took := t.relay(b, to, to.sink)
-			to.sink.check(b, true)
+			to.sink.check(b, n, true)
 			t.db.wants(b, 0, "SELECT count(*) FROM outbox")
 			if got := k.records(b, to.topic); got != n+1 {
 				b.Fatalf("the topic holds %d records, want %d", got, n+1)

@@ -107,7 +107,7 @@ func (t *table) drain(b *testing.B, depth, n int) (int, time.Duration) {
 	then := t.db.cost(b)
 	took := t.relay(b, to, to)
 	t.db.since(b, then, n)
-	to.check(b, true)
+	to.check(b, depth, true)
 	if depth == n {
 		t.db.wants(b, 0, "SELECT count(*) FROM outbox")
 	}

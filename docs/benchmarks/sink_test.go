@@ -56,20 +56,23 @@ func (s *sink) await(b *testing.B) {
 	}
 }
 
-// check fails b unless the messages 0 to want-1 came, each once, and, if they have to, in the order of each key.
-func (s *sink) check(b *testing.B, ordered bool) {
+// check fails b unless what came is among the messages 0 to of-1, each once, and, if they have to be, the first of each
+// key, in their order.
+func (s *sink) check(b *testing.B, of int, ordered bool) {
 	b.Helper()
-	seen, last := make([]bool, s.want), map[int]int{}
+	seen, next := make([]bool, of), map[int]int{}
 	for _, id := range s.ids {
 		i, err := strconv.Atoi(id[len(id)-12:])
-		if err != nil || i < 0 || i >= s.want || seen[i] {
-			b.Fatalf("message %q is not one of the %d, or came twice", id, s.want)
+		if err != nil || i < 0 || i >= of || seen[i] {
+			b.Fatalf("message %q is not one of the %d, or came twice", id, of)
 		}
 		seen[i] = true
-		if before, ok := last[i%keys]; ordered && ok && before > i {
-			b.Fatalf("message %d of key %d came after %d", i, i%keys, before)
+		if key := i % keys; ordered {
+			if i != key+next[key]*keys {
+				b.Fatalf("message %d came as number %d of key %d", i, next[key], key)
+			}
+			next[key]++
 		}
-		last[i%keys] = i
 	}
 }
 
