@@ -41,7 +41,8 @@ type RelayConfig struct {
 	// is deleted; a small Batch therefore costs a small Publish and a commit for each. 0 means 4,000.
 	Batch int
 	// Concurrency is how many calls of Publish may be under way at once for a topic, each with the messages of keys of
-	// its own; all keep to Batch together. 1 is for a publisher that must not be called again for a topic before it has
+	// its own; all keep to Batch together, so more than 4 serve only calls that are smaller than a quarter of it, and a
+	// Batch of 1 is one call at a time. 1 is for a publisher that must not be called again for a topic before it has
 	// returned. 0 means 4; at most [Shards].
 	Concurrency int
 	// Buffer is the number of messages kept in memory for each topic, at least Batch. 0 means 4,000, or Batch if that is

@@ -51,7 +51,7 @@ type TopicProgress struct {
 	Topic      string
 	Buffered   int           // messages in memory, not counting those being published
 	Publishing time.Duration // for how long the oldest call of Publish under way has run; 0 if none is
-	Failures   int           // calls that failed in a row
+	Failures   int           // calls that failed in a row; those under way together count once
 	Failing    time.Duration // since the first of them
 	Err        error         // of the last of them
 }

@@ -51,7 +51,7 @@ func newTopic(name string, strands int) *topic {
 }
 
 // strand returns where the messages of a shard are. Relays share the shards by turns, so neighbors are put together:
-// then each relay has shards in every strand.
+// then each relay has shards in every strand, unless relays and strands are many.
 func (t *topic) strand(shard int) *strand { return t.strands[shard*len(t.strands)/Shards] }
 
 // queued returns how many messages wait.
