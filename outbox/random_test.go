@@ -59,18 +59,23 @@ func TestRelayAtRandom(t *testing.T) {
 				rnd:  rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0)),
 				fail: rapid.SampledFrom([]int{0, 20, 60}).Draw(rt, "failures per cent"),
 			},
-			want: map[string][]string{},
+			poison: rapid.SampledFrom([]outbox.Poison{outbox.BlockKey, outbox.BlockShard}).Draw(rt, "poison"),
+			want:   map[string][]string{},
 		}
 		defer s.close()
 		s.start()
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 9).Draw(rt, "step") {
+			switch rapid.IntRange(0, 11).Draw(rt, "step") {
 			case 0:
 				s.start()
 			case 1:
 				s.stop()
 			case 2:
 				s.steal()
+			case 3:
+				s.pause()
+			case 4:
+				s.resume()
 			default:
 				s.publish()
 			}
@@ -79,12 +84,19 @@ func TestRelayAtRandom(t *testing.T) {
 	})
 }
 
+// running is a relay that runs until it is stopped.
+type running struct {
+	*outbox.Relay
+	stop func()
+}
+
 type scenario struct {
 	*rapid.T
 	box    *outbox.Outbox
 	unit   *uow.UnitOfWork
 	to     *moody
-	relays []func() // stop
+	poison outbox.Poison
+	relays []running
 	want   map[string][]string
 	n      int
 }
@@ -96,6 +108,8 @@ func (s *scenario) start() {
 	relay, err := outbox.NewRelay(s.box, s.to, outbox.RelayConfig{
 		UnitOfWork: s.unit, Lease: 600 * time.Millisecond, Backoff: time.Millisecond, MaxBackoff: 4 * time.Millisecond,
 		Batch: rapid.IntRange(1, 8).Draw(s.T, "batch"), Buffer: rapid.IntRange(1, 10).Draw(s.T, "buffer"), Attempts: 3,
+		Concurrency: rapid.SampledFrom([]int{1, 2, 4, outbox.Shards}).Draw(s.T, "concurrency"),
+		Poison:      func(string) outbox.Poison { return s.poison },
 	})
 	if err != nil {
 		s.Fatal(err)
@@ -103,13 +117,27 @@ func (s *scenario) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = relay.Run(ctx) }()
-	s.relays = append(s.relays, func() { cancel(); <-ended })
+	s.relays = append(s.relays, running{relay, func() { cancel(); <-ended }})
 }
 
 func (s *scenario) stop() {
 	if len(s.relays) > 0 {
-		s.relays[0]()
+		s.relays[0].stop()
 		s.relays = s.relays[1:]
+	}
+}
+
+func (s *scenario) pause() {
+	for _, r := range s.relays {
+		if rapid.Bool().Draw(s.T, "pause") {
+			r.Pause()
+		}
+	}
+}
+
+func (s *scenario) resume() {
+	for _, r := range s.relays {
+		r.Resume()
 	}
 }
 
@@ -147,7 +175,7 @@ func (s *scenario) publish() {
 			m := message.NewMessage(id, nil)
 			m.Metadata.Set(outbox.HeaderKey, key)
 			m.SetContext(ctx)
-			if err := s.box.Publish("topic", m); err != nil {
+			if err := s.box.Publish(topicOf(key), m); err != nil {
 				return err
 			}
 		}
@@ -164,14 +192,23 @@ func (s *scenario) publish() {
 	}
 }
 
+// topicOf returns the topic of the messages of a key.
+func topicOf(key string) string {
+	if key == "0" || key == "2" {
+		return "even"
+	}
+	return "odd"
+}
+
 // finish lets everything leave, and compares.
 func (s *scenario) finish() {
 	s.to.calm.Store(true)
+	s.resume()
 	s.start()
 	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for still, patience, last := 0, 4, int64(0); ; still++ {
 		<-tick.C
 		stats, err := s.box.Stats(context.Background())
 		if err != nil {
@@ -183,8 +220,12 @@ func (s *scenario) finish() {
 		if time.Now().After(deadline) {
 			s.Fatalf("%d messages are left, %d retrying", stats.Depth, stats.Retrying)
 		}
-		if n%4 == 0 && stats.Depth < 200 {
+		if stats.Depth != last {
+			still, last = 0, stats.Depth
+		}
+		if still == patience { // ever more seldom, or a slow relay would never be done
 			s.proof()
+			still, patience = 0, patience+1
 		}
 	}
 	s.close()
@@ -205,11 +246,12 @@ func (s *scenario) finish() {
 // proof publishes messages of no key, which show each relay that the publisher takes messages and others are to blame.
 func (s *scenario) proof() {
 	err := s.unit.Do(context.Background(), func(ctx context.Context) error {
-		for range 8 {
+		for range 16 {
 			s.n++
+			key := strconv.Itoa(s.n % 2)
 			m := message.NewMessage("proof-"+strconv.Itoa(s.n), nil) // any shard
 			m.SetContext(ctx)
-			if err := s.box.Publish("topic", m); err != nil {
+			if err := s.box.Publish(topicOf(key), m); err != nil {
 				return err
 			}
 		}
