@@ -85,7 +85,7 @@ func (w *watermillOutbox) round(db *database, n int) func(b *testing.B) (int, ti
 		db.since(b, then, n)
 		must(b, f.Close())
 		must(b, <-ended)
-		to.check(b, n, true)
+		to.check(b, n, map[int]int{})
 		db.exec(b, "DROP TABLE watermill_"+through, "DROP TABLE IF EXISTS watermill_offsets_"+through)
 		return n, took
 	}
@@ -134,7 +134,7 @@ func oagudo(b *testing.B, n, batch int, decode bool) contender {
 		took := time.Since(began)
 		db.since(b, then, n)
 		must(b, reader.Stop(context.Background()))
-		to.check(b, n, true)
+		to.check(b, n, map[int]int{})
 		db.wants(b, 0, "SELECT count(*) FROM outbox")
 		return n, took
 	}}
@@ -232,7 +232,7 @@ func riverWork(b *testing.B, name string, n int, cfg river.Config) contender {
 		took := time.Since(began)
 		db.since(b, then, n)
 		must(b, client.Stop(ctx))
-		to.check(b, n, false)
+		to.check(b, n, nil)
 		db.wants(b, n, "SELECT count(*) FROM river_job WHERE state = 'completed'")
 		return n, took
 	}}

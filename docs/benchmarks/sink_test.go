@@ -3,7 +3,7 @@ package benchmarks_test
 import (
 	"fmt"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,19 +16,22 @@ const keys = 1_000
 // A sink is a publisher that only remembers which messages came. The first want of them stop the clock.
 type sink struct {
 	want int
-	ids  []string
-	n    atomic.Int64
 	full chan struct{}
+
+	mu  sync.Mutex
+	ids []string
 }
 
 func newSink(want int) *sink {
-	return &sink{want: want, ids: make([]string, want), full: make(chan struct{})}
+	return &sink{want: want, ids: make([]string, 0, want), full: make(chan struct{})}
 }
 
 // Publish makes a sink a message.Publisher.
 func (s *sink) Publish(_ string, msgs ...*message.Message) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, m := range msgs {
-		s.take(m.UUID)
+		s.add(m.UUID)
 	}
 	return nil
 }
@@ -37,12 +40,14 @@ func (s *sink) Publish(_ string, msgs ...*message.Message) error {
 func (s *sink) Close() error { return nil }
 
 func (s *sink) take(id string) {
-	switch n := int(s.n.Add(1)); {
-	case n <= s.want:
-		s.ids[n-1] = id
-		if n == s.want {
-			close(s.full)
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(id)
+}
+
+func (s *sink) add(id string) {
+	if s.ids = append(s.ids, id); len(s.ids) == s.want {
+		close(s.full)
 	}
 }
 
@@ -52,27 +57,31 @@ func (s *sink) await(b *testing.B) {
 	select {
 	case <-s.full:
 	case <-time.After(2 * time.Minute):
-		b.Fatalf("%d of %d messages came", s.n.Load(), s.want)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b.Fatalf("%d of %d messages came", len(s.ids), s.want)
 	}
 }
 
-// check fails b unless what came is among the messages 0 to of-1, each once, and, if they have to be, the first of each
-// key, in their order.
-func (s *sink) check(b *testing.B, of int, ordered bool) {
+// check fails b unless what came is among the messages 0 to of-1, each once, and, unless left is nil, the next of each
+// key, in their order. left says how many of each came before, and then counts these too.
+func (s *sink) check(b *testing.B, of int, left map[int]int) {
 	b.Helper()
-	seen, next := make([]bool, of), map[int]int{}
+	seen := make([]bool, of)
 	for _, id := range s.ids {
 		i, err := strconv.Atoi(id[len(id)-12:])
 		if err != nil || i < 0 || i >= of || seen[i] {
 			b.Fatalf("message %q is not one of the %d, or came twice", id, of)
 		}
 		seen[i] = true
-		if key := i % keys; ordered {
-			if i != key+next[key]*keys {
-				b.Fatalf("message %d came as number %d of key %d", i, next[key], key)
-			}
-			next[key]++
+		if left == nil {
+			continue
 		}
+		key := i % keys
+		if i != key+left[key]*keys {
+			b.Fatalf("message %d came as number %d of key %d", i, left[key], key)
+		}
+		left[key]++
 	}
 }
 
