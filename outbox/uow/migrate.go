@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gorm.io/gorm"
 )
@@ -33,7 +34,7 @@ func Migrate(ctx context.Context, db *gorm.DB, pkg string, migrations fs.FS) err
 		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
 	}
 	defer unlock()
-	err = u.Do(ctx, func(ctx context.Context) error { return DB(ctx).Exec(migrationsTable).Error })
+	err = u.migrate(ctx, func(ctx context.Context) error { return DB(ctx).Exec(migrationsTable).Error })
 	if err != nil {
 		return fmt.Errorf("uow: migrate %s: %w", pkg, err)
 	}
@@ -90,7 +91,7 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 	if err != nil {
 		return err
 	}
-	return u.Do(ctx, func(ctx context.Context) error {
+	return u.migrate(ctx, func(ctx context.Context) error {
 		var done int64
 		err := DB(ctx).Raw("SELECT count(*) FROM surge_migrations WHERE package = ? AND number = ?", pkg, number).
 			Row().Scan(&done)
@@ -126,28 +127,47 @@ func statements(text string) []string {
 	return list
 }
 
-// lockMigrations keeps other processes from migrating at the same time. SQLite needs nothing: each file checks
-// and applies under the database's one write lock.
+// migrate runs fn in a transaction while no other process migrates. PostgreSQL's lock is the transaction's and not the
+// session's, which behind a pooler is everybody's. It is asked for again and again, so that ctx can end the waiting.
+func (u *UnitOfWork) migrate(ctx context.Context, fn func(ctx context.Context) error) error {
+	for {
+		alone := true
+		err := u.Do(ctx, func(ctx context.Context) error {
+			if u.dialect == postgres {
+				const lock = "SELECT pg_try_advisory_xact_lock(7283010571)" // any number
+				if err := DB(ctx).Raw(lock).Row().Scan(&alone); err != nil || !alone {
+					return err
+				}
+			}
+			return fn(ctx)
+		})
+		if err != nil || alone {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("another process is migrating: %w", ctx.Err())
+		}
+	}
+}
+
+// lockMigrations keeps other processes from migrating at the same time, on MySQL and MariaDB, where a migration is
+// several transactions. SQLite checks and applies each file under the database's one write lock.
 func (u *UnitOfWork) lockMigrations(ctx context.Context) (unlock func(), err error) {
-	if u.dialect == sqlite {
+	if u.dialect != mariadb {
 		return func() {}, nil
 	}
 	if u.sql.Stats().MaxOpenConnections == 1 {
 		return nil, errors.New("uow: Migrate needs two connections, SetMaxOpenConns is 1")
 	}
-	// Any number; the same in every process. MySQL's locks are the whole server's.
-	lock := "SELECT pg_advisory_lock(7283010571) IS NOT NULL"
-	free := "SELECT pg_advisory_unlock(7283010571)"
-	if u.dialect == mariadb {
-		lock = "SELECT COALESCE(GET_LOCK(SHA1(CONCAT(DATABASE(), '.surge')), 60), 0)"
-		free = "SELECT RELEASE_LOCK(SHA1(CONCAT(DATABASE(), '.surge')))"
-	}
 	conn, err := u.sql.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
+	const name = "(SHA1(CONCAT(DATABASE(), '.surge'))" // locks are the whole server's
 	var got bool
-	err = conn.QueryRowContext(ctx, lock).Scan(&got)
+	err = conn.QueryRowContext(ctx, "SELECT COALESCE(GET_LOCK"+name+", 60), 0)").Scan(&got)
 	if err == nil && !got {
 		err = errors.New("uow: another process has been migrating for a minute")
 	}
@@ -155,7 +175,7 @@ func (u *UnitOfWork) lockMigrations(ctx context.Context) (unlock func(), err err
 		return nil, errors.Join(err, conn.Close())
 	}
 	return func() {
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), free)
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "SELECT RELEASE_LOCK"+name+")")
 		_ = conn.Close()
 	}, nil
 }

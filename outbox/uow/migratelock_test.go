@@ -14,7 +14,7 @@ import (
 
 func nothing(db *gorm.DB) fs.FS { return fstest.MapFS{db.Name() + "/001_nothing.sql": {}} }
 
-// Migrate holds a lock on a connection of its own; with one connection it would wait for itself.
+// On MySQL Migrate holds a lock on a connection of its own; with one connection it would wait for itself.
 func TestMigrateWithOneConnection(t *testing.T) {
 	t.Parallel()
 	onServers(t, func(t *testing.T, db *gorm.DB) {
@@ -23,8 +23,8 @@ func TestMigrateWithOneConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		pool.SetMaxOpenConns(1)
-		if err := uow.Migrate(t.Context(), db, "test", nothing(db)); err == nil {
-			t.Error("it has migrated")
+		if err := uow.Migrate(t.Context(), db, "test", nothing(db)); (err == nil) != (db.Name() == "postgres") {
+			t.Error(err)
 		}
 	})
 }
