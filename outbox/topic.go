@@ -141,7 +141,9 @@ func (r *Relay) take(s *strand) (j job, ok bool) {
 			if t.sweeper == s {
 				t.sweeper = nil
 			}
-			clear(s.batch)
+			if len(s.queue)+len(s.trials) == 0 {
+				*s = strand{topic: t} // lets go of what a full queue took, for good if the topic was one of many
+			}
 			return job{}, false
 		}
 		var pause time.Duration
