@@ -28,11 +28,12 @@ func newBatch(topic string, n int) *batch {
 	}
 }
 
+// add adds a record, or why there is none.
 func (b *batch) add(i int, rec *sarama.ProducerMessage, key string, err error) {
-	b.recs[i], b.keys[i], b.errs[i] = rec, key, errUnsent
-	if err != nil {
-		b.errs[i] = &marshalError{err}
+	if err == nil {
+		err = errUnsent
 	}
+	b.recs[i], b.keys[i], b.errs[i] = rec, key, err
 }
 
 // refuse fails the whole batch.

@@ -42,7 +42,8 @@ func (e *PublishError) Unwrap() error { return e.Err }
 func (e *PublishError) Failed() []int { return e.Indexes }
 
 // Refused reports whether the batch was a single message that can never be published as it is: it
-// cannot be marshaled, or the broker finds it too large or invalid.
+// cannot be marshaled, is larger than Producer.MaxMessageBytes, or the broker finds it, or its topic's
+// name, too large or invalid.
 func (e *PublishError) Refused() bool {
 	if e.Size != 1 {
 		return false
@@ -53,15 +54,13 @@ func (e *PublishError) Refused() bool {
 	}
 	for _, refusal := range []error{
 		sarama.ErrMessageSizeTooLarge, sarama.ErrInvalidMessage, sarama.ErrInvalidMessageSize,
-		sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp,
+		sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrInvalidTopic,
 	} {
 		if errors.Is(e.Err, refusal) {
 			return true
 		}
 	}
-	// sarama itself refuses what exceeds Producer.MaxMessageBytes, by a configuration error.
-	var c sarama.ConfigurationError
-	return errors.As(e.Err, &c)
+	return false
 }
 
 type marshalError struct{ err error }

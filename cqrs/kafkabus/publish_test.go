@@ -282,7 +282,12 @@ func TestAMessageThatIsTooLargeIsRefused(t *testing.T) {
 		if !errors.As(err, &pe) || pe.Refused() || !slices.Equal(pe.Failed(), []int{1}) {
 			t.Fatalf("among others: %v", err)
 		}
-		wantIDs(t, read(t, subscribe(t, subscriber(t, bus, watermill.NewShortUUID()), name), 1), "small")
+		// Those behind it of its key wait for it.
+		large.Metadata.Set("ce_partitionkey", "k")
+		batch := slices.Concat(keyed("k", "first"), []*message.Message{large}, keyed("k", "later"), keyed("l", "other"))
+		wantFailed(t, pub.Publish(name, batch...), sarama.ErrMessageSizeTooLarge, 1, 2)
+		in := subscribe(t, subscriber(t, bus, watermill.NewShortUUID()), name)
+		wantIDs(t, read(t, in, 3), "small", "first", "other")
 	})
 }
 

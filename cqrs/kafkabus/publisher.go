@@ -12,7 +12,8 @@ import (
 )
 
 type publisher struct {
-	bus *Bus
+	bus     *Bus
+	maxSize int // of a record, as sarama counts its bytes
 
 	connecting sync.Mutex // held while a connection is made, which may take long
 
@@ -36,7 +37,7 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 	}
 	b := newBatch(topic, len(msgs))
 	for i, m := range msgs {
-		rec, err := p.bus.cfg.Publisher.Marshaler.Marshal(topic, m)
+		rec, err := p.record(topic, m)
 		b.add(i, rec, m.Metadata[headerKey], err)
 	}
 	ctx := msgs[0].Context()
@@ -57,6 +58,19 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 		p.distrust(nil, ctx.Err())
 		return b.refuse(ctx.Err())
 	}
+}
+
+// record marshals a message. One that sarama would refuse is refused here: sarama would go on with those behind it.
+func (p *publisher) record(topic string, m *message.Message) (*sarama.ProducerMessage, error) {
+	const headers = 2 // the version of the format from which records have them
+	rec, err := p.bus.cfg.Publisher.Marshaler.Marshal(topic, m)
+	if err != nil {
+		return nil, &marshalError{err}
+	}
+	if n := rec.ByteSize(headers); n > p.maxSize {
+		return nil, fmt.Errorf("%w: %d bytes, Producer.MaxMessageBytes is %d", sarama.ErrMessageSizeTooLarge, n, p.maxSize)
+	}
+	return rec, nil
 }
 
 // background runs f on a goroutine that Close waits for.
