@@ -47,6 +47,7 @@ func (r *Relay) leaseLoop(ctx context.Context) {
 				wait = min(wait, takeoverPoll)
 			}
 		}
+		r.forget()
 		r.leasing.wait(ctx, wait)
 	}
 }

@@ -19,3 +19,10 @@ func (r *Rate) Add(n int) { r.add(n, time.Now()) }
 
 // PerSecond returns the rate.
 func (r *Rate) PerSecond() float64 { return r.perSecond(time.Now()) }
+
+// KnownTopics returns how many topics the relay has in memory.
+func (r *Relay) KnownTopics() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.topics)
+}

@@ -238,6 +238,27 @@ func (r *Relay) deleted(t *topic, n int) {
 	r.freed.Broadcast()
 }
 
+// forget lets go of topics that nothing is known of, since there may be one for each day, tenant or reply.
+func (r *Relay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	blocked := map[string]bool{}
+	for l := range r.blocked {
+		blocked[l.topic] = true // whoever is blocked counts what the publisher takes of the topic
+	}
+	for name, t := range r.topics {
+		if t.idle() && !blocked[name] {
+			delete(r.topics, name)
+		}
+	}
+}
+
+// idle reports whether the topic has nothing to publish, to delete, to read or to wait for.
+func (t *topic) idle() bool {
+	waits := slices.ContainsFunc(t.strands, func(s *strand) bool { return s.running || len(s.queue)+len(s.trials) > 0 })
+	return !waits && t.undone == 0 && t.failures == 0 && !t.behind
+}
+
 // recover forgets failures, and lets the workers of all strands go on. The caller holds mu.
 func (r *Relay) recover(t *topic) {
 	t.failures, t.err, t.resume, t.sweeper, t.offset, t.cycled = 0, nil, time.Time{}, nil, 0, false
@@ -360,7 +381,9 @@ func (r *Relay) giveBack(t *topic, back []record) {
 		front[s] = append(front[s], rec)
 	}
 	for s, recs := range front {
-		s.queue = append(recs, s.queue...)
+		behind := s.queue
+		s.queue = append(recs, behind...)
+		clear(behind)
 	}
 }
 
