@@ -72,7 +72,8 @@
 // # Failures
 //
 //	failure                                   what happens
-//	broker down                               the topic pauses with backoff; no attempt is used up
+//	broker down                               the topic pauses with backoff; no attempt is used up, but for one of a
+//	                                          message that was being retried when it went down
 //	one message refused, others taken         retry table with backoff, its key behind it (see Poison); then dead
 //	Publish hangs                             its topic waits; Healthy complains after StuckAfter; shards that are to
 //	                                          be handed over are kept for one more Lease, then it may arrive twice;

@@ -258,3 +258,51 @@ func TestRunEndsThoughADeleteHangs(t *testing.T) {
 		t.Errorf("depth %d, %v", s.Depth, err)
 	}
 }
+
+// Messages that are retried and fail slowly take turns with those of the topic's other keys.
+func TestSlowTrialsTakeTurns(t *testing.T) {
+	t.Parallel()
+	var f *fixture
+	var during atomic.Bool // messages come while one is tried
+	var n int
+	var calls []string
+	to := &scripted{}
+	to.script = func(_ string, msgs []*message.Message) error { // by one worker
+		if !slices.ContainsFunc(msgs, func(m *message.Message) bool { return m.Metadata.Get(outbox.HeaderKey) != "good" }) {
+			calls = append(calls, "good")
+			return nil
+		}
+		if during.Load() && n < 20 {
+			n++
+			calls = append(calls, "trial")
+			f.publish(t, "topic", "good", fmt.Sprint("good-", n))
+			within(t, "the relay has it", func() bool {
+				p := f.relay.Progress()
+				return len(p.Topics) == 1 && p.Topics[0].Buffered > 0
+			})
+		}
+		return errors.New("bad")
+	}
+	f = run(t, to, outbox.RelayConfig{Concurrency: 1, Attempts: 1_000})
+	for i := range 5 {
+		f.publish(t, "topic", fmt.Sprint("bad-", i), fmt.Sprint("bad-", i))
+	}
+	within(t, "all are retried", func() bool {
+		f.publish(t, "topic", "good", "proof")
+		s, err := f.box.Stats(t.Context())
+		return err == nil && s.Retrying == 5
+	})
+	f.drain(t)
+	during.Store(true)
+	within(t, "they have been tried often", func() bool {
+		return f.relay.Published() > 0 && slices.Contains(to.ids(), "good-20")
+	})
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range calls[1:] {
+		if calls[i] == "trial" && calls[i+1] == "trial" {
+			t.Fatalf("two in a row while others waited: %v", calls)
+		}
+	}
+}

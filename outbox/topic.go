@@ -37,6 +37,7 @@ type strand struct {
 	memory   []record // where the queue grew to its greatest length
 	batch    []record // being published
 	trials   []*trial // from the retry table
+	tried    bool     // its last job was one of them
 	running  bool
 	reserved int       // messages counted in undone that the call under way may publish
 	sentAt   time.Time // when it began; zero when none is
@@ -177,11 +178,13 @@ func (r *Relay) next(s *strand) (j job) {
 			other.drop(len(other.queue))
 		}
 		j.sweep, s.reserved = true, r.cfg.perCall()
-	case len(s.trials) > 0:
+	case len(s.trials) > 0 && !(s.tried && len(s.queue) > 0): // by turns: those that fail may each take long
+		s.tried = true
 		j.trial, s.trials = s.trials[0], s.trials[1:]
 		j.trial.rows = j.trial.rows[:min(len(j.trial.rows), r.cfg.perCall())]
 		s.reserved = len(j.trial.rows)
 	default:
+		s.tried = false
 		s.pop(min(len(s.queue), r.cfg.perCall()))
 		j.batch, s.reserved = s.batch, len(s.batch)
 	}
