@@ -46,7 +46,8 @@ type RelayConfig struct {
 	// returned. 0 means 4; at most [Shards].
 	Concurrency int
 	// Buffer is the number of messages kept in memory for each topic, at least Batch. 0 means 4,000, or Batch if that is
-	// more. A topic that is slower than its writers is read from the table by a scan of its own.
+	// more. A topic that is slower than its writers is read from the table by a scan of its own. Of messages that are
+	// retried as many are in memory, of all topics. Bytes are not counted: lower it where messages are large.
 	Buffer int
 	// MaxPoll is how long an idle relay waits before it looks again, unless it is woken. It starts at 10 ms after a
 	// message and doubles. 0 means 1 s.

@@ -181,7 +181,6 @@ func (r *Relay) next(s *strand) (j job) {
 	case len(s.trials) > 0 && !(s.tried && len(s.queue) > 0): // by turns: those that fail may each take long
 		s.tried = true
 		j.trial, s.trials = s.trials[0], s.trials[1:]
-		j.trial.rows = j.trial.rows[:min(len(j.trial.rows), r.cfg.perCall())]
 		s.reserved = len(j.trial.rows)
 	default:
 		s.tried = false

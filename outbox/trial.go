@@ -36,17 +36,23 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		return nil, err
 	}
 	var trials []*trial
+	loaded := 0
 	for _, head := range heads {
+		if loaded >= r.cfg.Buffer {
+			break // the rest stays due
+		}
+		loaded++
 		tr := &trial{rows: []record{head}, epoch: epochs[head.shard]}
 		trials = append(trials, tr)
 		if head.key == "" || r.cfg.Poison(head.topic) != BlockKey {
 			continue
 		}
 		behind, err := r.retryRows(ctx, "r.topic = ? AND r.aggregateid = ? AND r.seq > ? ORDER BY r.seq LIMIT ?",
-			head.topic, head.key, head.seq, maxFollowers)
+			head.topic, head.key, head.seq, min(maxFollowers, r.cfg.perCall()-1))
 		if err != nil {
 			return nil, err
 		}
+		loaded += len(behind)
 		tr.rows = append(tr.rows, behind...)
 	}
 	return trials, nil
