@@ -3,6 +3,7 @@ package cqrs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -57,9 +58,9 @@ func contain(err *error) {
 var errOvertime = errors.New("cqrs: the processor has stopped")
 
 // call calls f on the lane's hand and waits for it: for limit and a moment more (not bounded if limit is 0 or less),
-// and at the end of Run no longer than Grace. The error of an f that was given up is [ErrHung] or errOvertime; such an
-// f must not touch anything that the lane goes on with, and finds gone set when it returns at last.
-func (l *lane) call(limit time.Duration, f func(*hand) error) error {
+// and at the end of Run no longer than Grace. An f that is given up, by [ErrHung] or errOvertime, must not touch anything
+// that the lane goes on with, and finds gone set when it returns at last.
+func (l *lane) call(limit time.Duration, f func(*hand) error) (gaveUp bool, err error) {
 	if l.hand == nil {
 		l.hand = newHand()
 	}
@@ -67,17 +68,16 @@ func (l *lane) call(limit time.Duration, f func(*hand) error) error {
 	h.in <- f
 	var cut <-chan time.Time
 	if limit > 0 {
-		l.clock.Reset(limit + slack(limit))
+		l.clock.Reset(withSlack(limit))
 		defer l.clock.Stop()
 		cut = l.clock.C
 	}
-	var err error
 	select {
 	case err = <-h.out:
 		if err == errExited { //nolint:errorlint // it is the hand's own word, not an error that f has passed on
 			l.hand = nil
 		}
-		return err
+		return false, err
 	case <-cut:
 		err = fmt.Errorf("%w within %v", ErrHung, limit)
 	case <-l.r.overtime:
@@ -86,15 +86,13 @@ func (l *lane) call(limit time.Duration, f func(*hand) error) error {
 	h.gone.Store(true)
 	close(h.in)
 	l.gaveUp, l.hand = h, nil
-	return err
+	return true, err
 }
 
-// gaveUp reports whether call has left its function behind.
-func gaveUp(err error) bool { return errors.Is(err, ErrHung) || errors.Is(err, errOvertime) }
-
-// slack is how much longer than its deadline a handler may take to notice that it has passed.
-func slack(limit time.Duration) time.Duration {
-	return min(max(limit/4, 10*time.Millisecond), 5*time.Second)
+// withSlack adds to a limit how much longer than that a handler may take to notice that it has passed.
+func withSlack(limit time.Duration) time.Duration {
+	slack := min(max(limit/4, 10*time.Millisecond), 5*time.Second)
+	return limit + min(slack, math.MaxInt64-limit)
 }
 
 // dropHand ends the lane's hand, which is idle.
@@ -112,7 +110,7 @@ func each[T any](l *lane, n int, f func(i int) (T, error), left func(i int)) ([]
 	results, errs := make([]T, n), make([]error, n)
 	for from := 0; from < n; {
 		s, first := &series[T]{results: make([]T, n-from), errs: make([]error, n-from)}, from
-		err := l.call(l.r.p.cfg.HandlerTimeout, func(*hand) error {
+		gaveUp, err := l.call(l.r.p.cfg.HandlerTimeout, func(*hand) error {
 			return s.run(func(i int) (T, error) { return f(first + i) })
 		})
 		done := int(s.next.Swap(stopped))
@@ -120,7 +118,7 @@ func each[T any](l *lane, n int, f func(i int) (T, error), left func(i int)) ([]
 		copy(errs[from:], s.errs[:done])
 		if from += done; from < n { // the one at from did not come back
 			errs[from] = err
-			if gaveUp(err) {
+			if gaveUp {
 				left(from)
 			}
 			from++

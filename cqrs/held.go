@@ -1,10 +1,20 @@
 package cqrs
 
-import "time"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
-// held keeps messages that wait for their next try unacknowledged in memory, where there is no [Parking].
+// held keeps messages that wait for their next try unacknowledged in memory, where there is no [Parking], or it does not
+// take them.
 // It belongs to one lane and is not safe for concurrent use.
-type held struct{ queues map[string]*heldQueue }
+type held struct {
+	queues map[string]*heldQueue
+	taken  chan struct{} // a session has ended in which messages came that are held
+}
+
+func newHeld() held { return held{queues: map[string]*heldQueue{}, taken: make(chan struct{}, 1)} }
 
 type heldQueue struct {
 	due   time.Time
@@ -24,7 +34,7 @@ func (h *held) hold(items []*item) {
 	front := map[string][]*item{}
 	now := time.Now()
 	for _, it := range items {
-		it.held = true
+		h.keep(it)
 		k := heldKey(it)
 		front[k] = append(front[k], it)
 	}
@@ -39,18 +49,53 @@ func (h *held) hold(items []*item) {
 	}
 }
 
-// follows keeps a message whose queue is held.
+// follows keeps a message whose queue is held. Parked ones were there before.
 func (h *held) follows(it *item) bool {
-	if len(h.queues) == 0 || it.queue == "" {
+	if len(h.queues) == 0 || it.queue == "" || it.parked != nil {
 		return false
 	}
 	q := h.queues[it.queue]
 	if q == nil {
 		return false
 	}
-	it.held = true
+	h.keep(it)
 	q.items = append(q.items, it)
 	return true
+}
+
+// keep marks an item as held, and watches its session: who waits for it to end must not wait until the item is due.
+func (h *held) keep(it *item) {
+	it.held = true
+	it.unwatch = context.AfterFunc(it.msg.Context(), func() {
+		select {
+		case h.taken <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// free undoes keep.
+func (it *item) free() {
+	it.unwatch()
+	it.held, it.timed = false, false
+}
+
+// drop returns the items for which drop holds. They are not held any longer.
+func (h *held) drop(drop func(*item) bool) (dropped []*item) {
+	for k, q := range h.queues {
+		q.items = slices.DeleteFunc(q.items, func(it *item) bool {
+			if !drop(it) {
+				return false
+			}
+			it.free()
+			dropped = append(dropped, it)
+			return true
+		})
+		if len(q.items) == 0 {
+			delete(h.queues, k)
+		}
+	}
+	return dropped
 }
 
 // due takes up to limit messages whose time has come, queue by queue, in order.
@@ -70,7 +115,7 @@ func (h *held) due(limit int) []*item {
 		}
 		n := min(limit-len(batch), len(q.items))
 		for _, it := range q.items[:n] {
-			it.held, it.timed = false, false
+			it.free()
 			batch = append(batch, it)
 		}
 		if q.items = q.items[n:]; len(q.items) == 0 {
@@ -88,7 +133,7 @@ func (h *held) arrives(it *item) bool {
 	if !it.timed || h.queues[it.queue] == nil {
 		return false
 	}
-	it.timed = false
+	it.free()
 	return h.follows(it)
 }
 
@@ -101,14 +146,4 @@ func (h *held) wait() (d time.Duration, holds bool) {
 		}
 	}
 	return max(0, time.Until(first)), holds
-}
-
-// nackAll gives everything back, to be delivered again.
-func (h *held) nackAll() {
-	for _, q := range h.queues {
-		for _, it := range q.items {
-			it.release()
-		}
-	}
-	clear(h.queues)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -272,3 +273,45 @@ func TestRule06_AHungBatchHandlerKeepsItsMessages(t *testing.T) {
 }
 
 type tags struct{ Names map[string]int }
+
+// ErrHung as a handler's own error, of another processor say, is an error like others.
+func TestAHandlerMayReturnErrHung(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Lanes = 1
+		s := newService(t, b, catalog(), cfg)
+		runs := map[string]int{}
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if runs[n.Text]++; runs[n.Text] == 1 {
+				return fmt.Errorf("the other one: %w", cqrs.ErrHung)
+			}
+			return nil
+		})
+		s.oneBatch("shop.commands", noteMsg("1", "k", "1"), noteMsg("2", "k", "2"), noteMsg("3", "l", "3"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := s.p.Stats(); st.Handled != 3 || st.Hung != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// The longest limit there is does not end at once.
+func TestTheLongestHandlerTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.HandlerTimeout = math.MaxInt64
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(context.Context, note) error { time.Sleep(time.Hour); return nil })
+		s.oneBatch("shop.commands", noteMsg("1", "k", "1"))
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if st := s.p.Stats(); st.Handled != 1 || st.Failed != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}

@@ -54,9 +54,10 @@ type item struct {
 	begun   int           // times that it had begun to run without an end when it was last asked
 	kills   int           // times that it ran when the process died
 	settled bool
-	held    bool // by its lane, until its next try
-	losses  int  // of its own transaction, in a row, because the store went away
-	tries   int  // runs that failed, of a message that is retried from memory
+	held    bool        // by its lane, until its next try
+	unwatch func() bool // of its session, while it is held
+	losses  int         // of its own transaction, in a row, because the store went away
+	tries   int         // runs that failed, of a message that is retried from memory
 
 	// Set anew by every run of the transaction.
 	fate    fate
@@ -71,9 +72,20 @@ type item struct {
 func (r *runner) item(topic string, m *message.Message) *item {
 	d := &Delivery{Envelope: EnvelopeFrom(m), Topic: topic, Payload: m.Payload, Metadata: m.Metadata}
 	d.Envelope.ID = storable(d.Envelope.ID)
+	if d.Envelope.ID == "" { // two without would be one in a store
+		d.Envelope.ID = nameless(m)
+	}
 	it := &item{d: d, msg: m, queue: queueOf(topic, d.Envelope.Key)}
 	it.route = r.routeOf(d)
 	return it
+}
+
+// nameless names a message that came without an ID: by its place, so that it keeps the name, if the bus tells.
+func nameless(m *message.Message) string {
+	if p, ok := PositionOf(m.Context()); ok {
+		return storable(fmt.Sprintf("%s/%d/%d", p.Topic, p.Partition, p.Offset))
+	}
+	return newID()
 }
 
 // A chain joins the messages of one queue that were leased together. Its lane may run them in several batches;
@@ -118,6 +130,9 @@ func (it *item) reset() {
 	it.counts, it.blocks, it.refused, it.quiet = false, false, false, false
 	it.d.Err = nil
 }
+
+// isTaken reports whether the session ended in which the message came: another process may have it by now.
+func (it *item) isTaken() bool { return it.msg != nil && it.msg.Context().Err() != nil }
 
 func (it *item) attempt() int {
 	if it.parked != nil {

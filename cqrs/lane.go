@@ -21,7 +21,7 @@ type lane struct {
 const backlog = 4
 
 func newLane(r *runner) *lane {
-	l := &lane{r: r, in: make(chan *item, backlog*r.p.cfg.MaxBatch), held: held{queues: map[string]*heldQueue{}}}
+	l := &lane{r: r, in: make(chan *item, backlog*r.p.cfg.MaxBatch), held: newHeld()}
 	l.clock = time.NewTimer(time.Hour)
 	l.clock.Stop()
 	return l
@@ -48,7 +48,7 @@ func (l *lane) run() {
 	for batch := l.collect(); len(batch) > 0; batch = l.collect() {
 		l.process(batch)
 	}
-	l.held.nackAll()
+	l.giveBack(l.held.drop(func(*item) bool { return true }))
 }
 
 // collect waits for a message and takes what else is there. nil means that there will be no more.
@@ -62,7 +62,11 @@ func (l *lane) collect() []*item {
 		if !ok {
 			return nil
 		}
-		if it == nil || l.held.follows(it) {
+		if it == nil {
+			l.giveBack(l.held.drop((*item).isTaken))
+			continue
+		}
+		if l.held.follows(it) {
 			continue
 		}
 		batch := l.fill(make([]*item, 0, limit), it)
@@ -73,7 +77,7 @@ func (l *lane) collect() []*item {
 	}
 }
 
-// first waits for a message, or (nil, true) for a held one to be due.
+// first waits for a message, or (nil, true) for a held one to be due, or taken away.
 func (l *lane) first() (*item, bool) {
 	wait, holds := l.held.wait()
 	if !holds {
@@ -86,6 +90,8 @@ func (l *lane) first() (*item, bool) {
 	case it, ok := <-l.in:
 		return it, ok
 	case <-timer.C:
+		return nil, true
+	case <-l.held.taken:
 		return nil, true
 	}
 }
@@ -154,7 +160,7 @@ func (l *lane) live(batch []*item) []*item {
 	for _, it := range batch {
 		switch {
 		case it.settled, it.held:
-		case it.msg != nil && it.msg.Context().Err() != nil:
+		case it.isTaken():
 			taken = append(taken, it)
 		default:
 			rest = append(rest, it)
@@ -214,7 +220,7 @@ func (l *lane) giveBack(rest []*item) {
 // oneByOne finds the message because of which a batch cannot commit.
 func (l *lane) oneByOne(batch []*item) error {
 	for _, it := range batch {
-		if it.settled {
+		if it.settled || it.held || l.held.follows(it) {
 			continue
 		}
 		err := l.transact([]*item{it})
@@ -230,7 +236,8 @@ func (l *lane) oneByOne(batch []*item) error {
 
 // alone settles a message whose own transaction did not commit. If the store takes it as failed, the message was to
 // blame; otherwise the store is, and no attempt is consumed. A store that goes away may be back by then, so a message
-// that was lost with it is first tried again.
+// that was lost with it is first tried again. One that the store does not take although it answers is set aside, with its
+// key: nobody else has to wait for it.
 func (l *lane) alone(it *item, cause error) error {
 	if errors.Is(cause, ErrLeaseLost) {
 		l.giveBack([]*item{it})
@@ -250,9 +257,25 @@ func (l *lane) alone(it *item, cause error) error {
 			l.giveBack([]*item{it})
 			return nil
 		}
-		return errors.Join(cause, err)
+		if l.r.p.do(l.r.ctx, func(context.Context) error { return nil }) != nil {
+			return errors.Join(cause, err)
+		}
+		l.setAside(it, errors.Join(cause, err))
 	}
 	return nil
+}
+
+// setAside keeps a message for a while that can be stored neither as done nor as failed.
+func (l *lane) setAside(it *item, why error) {
+	it.delay = l.r.p.cfg.Retry.Max
+	l.r.p.log.Error("message cannot be stored, its key waits", "id", it.d.Envelope.ID, "type", it.d.Envelope.Type,
+		"topic", it.d.Topic, "wait", it.delay, "error", why)
+	if it.parked != nil { // it is leased again when its lease is over
+		l.giveBack([]*item{it})
+		return
+	}
+	it.timed = false
+	l.held.hold([]*item{it})
 }
 
 // transact runs items in one transaction and acknowledges them.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -199,13 +200,21 @@ func (b *batch) bury(d *decisions, it *item) {
 	}
 }
 
-const maxFailures = 10
+// What is kept of a message's failures: the last ones, and so many bytes of each.
+const (
+	maxFailures = 10
+	maxFailure  = 4_000
+)
 
 func (r *Record) noteFailure(it *item) {
 	if it.counts {
 		r.Attempt++
 	}
-	all := append(slices.Clone(r.Failures), Failure{At: time.Now(), Error: it.err.Error()})
+	text := it.err.Error()
+	if len(text) > maxFailure {
+		text = strings.ToValidUTF8(text[:maxFailure], "")
+	}
+	all := append(slices.Clone(r.Failures), Failure{At: time.Now(), Error: text})
 	r.Failures = all[max(0, len(all)-maxFailures):]
 }
 

@@ -28,6 +28,8 @@ func (b *batch) wave(ctx context.Context, w *wave) {
 // admit decides about messages that need no handler, or must wait.
 func (b *batch) admit(it *item) bool {
 	switch {
+	case it.isTaken():
+		b.leaveOut(it)
 	case it.later > 0:
 		it.fate, it.delay = scheduled, it.later
 	case it.queue != "" && b.blocked[it.queue]:
@@ -100,8 +102,8 @@ func (b *batch) part(ctx context.Context, it *item) error {
 
 // guard calls the application's code for items, and keeps account of it if it does not return.
 func (b *batch) guard(rt *route, items []*item, f func(*hand) error) error {
-	err := b.l.call(rt.limit, f)
-	if !gaveUp(err) {
+	gaveUp, err := b.l.call(rt.limit, f)
+	if !gaveUp {
 		if len(items) > 1 && err == errExited { //nolint:errorlint // see call
 			alone(items)
 		}
