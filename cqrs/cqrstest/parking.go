@@ -40,6 +40,7 @@ func RunParking(t *testing.T, open func(t *testing.T) ParkingFixture) {
 		"OddNames":          parkOddNames,
 		"Many":              parkMany,
 		"AppendMeetsEnd":    parkAppendMeetsEnd,
+		"AppendMeetsAppend": parkAppendMeetsAppend,
 		"Workers":           parkWorkers,
 		"RandomWalk":        parkRandomWalk,
 	})

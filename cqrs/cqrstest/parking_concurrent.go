@@ -31,6 +31,42 @@ func parkAppendMeetsEnd(t *testing.T, f ParkingFixture) {
 	}
 }
 
+// Two transactions park the first message of a queue, and neither sees what the other does: one of the messages waits
+// for the other one all the same, also while that is blocked, and holds up nothing meanwhile.
+func parkAppendMeetsAppend(t *testing.T, f ParkingFixture) {
+	began, both := make(chan struct{}), make(chan struct{})
+	var begin, end sync.Once
+	done := make(chan error, 1)
+	go func() {
+		done <- f.Work.Do(t.Context(), func(ctx context.Context) error {
+			err := f.Parking.Append(ctx, []*cqrs.Parked{parked("k1", "m1")})
+			begin.Do(func() { close(began) })
+			select {
+			case <-both:
+			case <-time.After(time.Second / 4): // the store lets the other one wait for this one
+			}
+			return err
+		})
+	}()
+	<-began
+	commit(t, f.Work, func(ctx context.Context) error {
+		defer end.Do(func() { close(both) })
+		return f.Parking.Append(ctx, []*cqrs.Parked{parked("k1", "m2")})
+	})
+	must(t, <-done)
+	first := f.lease(t, 1, time.Hour)
+	if len(first) != 1 {
+		t.Fatalf("leased %q of m1 and m2", idsOf(first))
+	}
+	want(t, "beside it", idsOf(f.lease(t, 1, time.Hour)), "")
+	first[0].Blocked = true
+	must(t, f.reschedule(t, first...))
+	f.append(t, parked("k2", "m3"))
+	want(t, "beside the blocked one", idsOf(f.lease(t, 1, time.Hour)), "m3")
+	must(t, f.consume(t, parked("k2", "m3"), parked("k1", first[0].ID)))
+	want(t, "behind it", f.drain(t), map[string]string{"m1": "m2", "m2": "m1"}[first[0].ID])
+}
+
 // parkWorkers has workers lease the same queues, keep some leases until they have run out, and note in order what
 // they consume.
 func parkWorkers(t *testing.T, f ParkingFixture) {

@@ -46,6 +46,41 @@ func TestRule04_AQueueStaysParkedWhileItsHeadChanges(t *testing.T) {
 	})
 }
 
+// A message that was parked first and committed last comes before one that is leased already: it waits for that.
+func TestRule04_NothingIsLeasedBesideAMessageOfItsQueue(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		if f.db.Name() == "sqlite" {
+			t.Skip("one writer at a time")
+		}
+		parkedFirst, commit := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- f.work.Do(t.Context(), func(ctx context.Context) error {
+				err := gormstore.NewParking().Append(ctx, []*cqrs.Parked{parked("k1", "m1")})
+				close(parkedFirst)
+				<-commit
+				return err
+			})
+		}()
+		<-parkedFirst
+		f.append(t, parked("k1", "m2"))
+		leased := f.lease(t, 1, time.Hour)
+		close(commit)
+		must(t, <-done)
+		if got := idsOf(leased); got != "m2" {
+			t.Fatalf("leased %q, want m2", got)
+		}
+		if got := idsOf(f.lease(t, 10, time.Hour)); got != "" {
+			t.Errorf("leased %q beside m2", got)
+		}
+		must(t, f.consume(t, leased...))
+		if got := idsOf(f.lease(t, 10, time.Hour)); got != "m1" {
+			t.Errorf("leased %q behind m2, want m1", got)
+		}
+	})
+}
+
 // An error's text may be anything, a provider's answer for instance; it must not keep the error from being stored.
 func TestErrorTextThatNoDatabaseTakes(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,10 @@ import (
 
 // Parking is a [cqrs.Parking] in the table cqrs_parked. A queue's messages are in the order of seq; the first
 // is marked as its head, and whoever looks whether a queue is parked locks the head until the commit. So an
-// Append behind a head and a Consume of that head cannot miss each other. It is safe for concurrent use.
+// Append behind a head and a Consume of that head cannot miss each other. Two transactions that park the first
+// message of a queue at the same time do not see each other, and mark one each: the later one waits all the same,
+// for only the first message of a queue is leased, and nothing of a queue of which something is. It is safe for
+// concurrent use.
 type Parking struct{}
 
 // NewParking returns the store. It uses the transaction in the context of each call, and returns
@@ -52,7 +55,7 @@ func idle(tx *gorm.DB, group string) (bool, error) {
 
 // lockHeads locks the heads of those queues that have one, and returns these queues.
 func lockHeads(tx *gorm.DB, group string, queues []string) ([]string, error) {
-	const heads = "SELECT queue FROM cqrs_parked WHERE grp=? AND queue IN ? AND head ORDER BY queue"
+	const heads = "SELECT queue FROM cqrs_parked WHERE grp=? AND queue IN ? AND head ORDER BY queue, seq"
 	if tx.Name() != "postgres" {
 		return query[string](tx, "look for parked queues", heads+locking(tx, "FOR UPDATE"), group, queues)
 	}
@@ -176,17 +179,14 @@ func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.D
 	}
 	tx := uow.DB(ctx)
 	now := nowOn(tx)
-	heads, err := query[struct{ Queue string }](tx, "find due messages", "SELECT queue FROM cqrs_parked WHERE grp=?"+
-		" AND head AND NOT blocked AND due_at<="+now+" AND lease_until<="+now+" ORDER BY due_at LIMIT ?"+
+	heads, err := query[headRow](tx, "find due messages", "SELECT queue, seq FROM cqrs_parked h WHERE grp=?"+
+		" AND head AND NOT blocked AND due_at<="+now+" AND lease_until<="+now+" AND NOT EXISTS (SELECT 1 FROM"+
+		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq<h.seq) ORDER BY due_at LIMIT ?"+
 		locking(tx, "FOR UPDATE SKIP LOCKED"), group, limit)
 	if err != nil || len(heads) == 0 {
 		return nil, err
 	}
-	queues := make([]string, len(heads))
-	for i, h := range heads {
-		queues[i] = h.Queue
-	}
-	rows, err := followers(tx, group, queues, limit)
+	rows, err := followers(tx, group, heads, limit)
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -207,23 +207,40 @@ func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.D
 	return leased, err
 }
 
-// followers returns the leading messages of the queues that may run now: every head, and behind it what is
-// neither blocked nor waiting for a time of its own, in rounds so that no queue starves another.
-func followers(tx *gorm.DB, group string, queues []string, limit int) ([]parkedRow, error) {
+// headRow is a head that is locked.
+type headRow struct {
+	Queue string
+	Seq   int64
+}
+
+// followers returns the leading messages of the heads' queues that may run now: every head, and behind it what is
+// neither blocked nor waiting for a time of its own, in rounds so that no queue starves another. A queue of which
+// something is leased, or whose first message is no longer the head that is locked, has to wait.
+func followers(tx *gorm.DB, group string, heads []headRow, limit int) ([]parkedRow, error) {
 	now := nowOn(tx)
 	type row struct {
-		Row  parkedRow `gorm:"embedded"`
-		Due  bool
-		Rank int
+		Row         parkedRow `gorm:"embedded"`
+		Seq         int64
+		Due, Leased bool
+		Rank        int
+	}
+	queues, first := make([]string, len(heads)), make(map[string]int64, len(heads))
+	for i, h := range heads {
+		queues[i], first[h.Queue] = h.Queue, h.Seq
 	}
 	rows, err := query[row](tx, "read due messages", "SELECT * FROM (SELECT "+recordColumns+",blocked,dead,lease,seq,"+
-		"due_at<="+now+" AS due, ROW_NUMBER() OVER (PARTITION BY queue ORDER BY seq) AS "+rank(tx)+" FROM cqrs_parked"+
-		" WHERE grp=? AND queue IN ?) q WHERE "+rank(tx)+"<=? ORDER BY seq", group, queues, 1+limit/len(queues))
+		"due_at<="+now+" AS due, lease_until>"+now+" AS leased, ROW_NUMBER() OVER (PARTITION BY queue ORDER BY seq) AS "+
+		rank(tx)+" FROM cqrs_parked WHERE grp=? AND queue IN ?) q WHERE "+rank(tx)+"<=? ORDER BY seq",
+		group, queues, 1+limit/len(queues))
 	if err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.Rank, b.Rank) })
 	stopped := map[string]bool{}
+	for _, r := range rows {
+		queue := r.Row.Record.Queue
+		stopped[queue] = stopped[queue] || r.Leased || r.Rank == 1 && r.Seq != first[queue]
+	}
 	var run []parkedRow
 	for _, r := range rows {
 		queue := r.Row.Record.Queue
