@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,6 +83,35 @@ func TestDeadLettersList(t *testing.T) {
 			if err != nil || got.String() != string(bytes.TrimSpace([]byte(want))) {
 				t.Errorf("%+v: got %q, want %q, %v", filter, got.String(), want, err)
 			}
+		}
+	})
+}
+
+// Paging shows every letter once, also where several groups have one of the same message.
+func TestListPagesThroughAllGroups(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		d := deadLetters(t, f, gormstore.DeadLettersConfig{})
+		for _, group := range []string{"shipping", "billing", grp} {
+			for _, id := range []string{"m1", "m2"} {
+				l := letter(id)
+				l.Group = group
+				put(t, f, d, l)
+			}
+		}
+		var got []string
+		for next := (gormstore.DeadFilter{Limit: 1}); len(got) < 10; {
+			page, err := d.List(t.Context(), next)
+			must(t, err)
+			if len(page) == 0 {
+				break
+			}
+			next.After, next.AfterGroup = page[0].ID, page[0].Group
+			got = append(got, next.After+" "+next.AfterGroup)
+		}
+		want := []string{"m1 billing", "m1 orders", "m1 shipping", "m2 billing", "m2 orders", "m2 shipping"}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	})
 }

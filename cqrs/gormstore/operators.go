@@ -60,7 +60,7 @@ type DeadFilter struct {
 	State                   string    // StateDead, StateReplaying or "" for both
 	Reason                  string    // part of the last error
 	Before                  time.Time // died before
-	After                   string    // goes on behind the letter with this ID, as List has ordered them
+	After, AfterGroup       string    // go on behind the letter with this ID in this group, see List
 	Limit                   int       // 0 means 100, at most 1000
 }
 
@@ -70,7 +70,9 @@ type Letter struct {
 	State string
 }
 
-// List returns letters, ordered by ID, which for IDs made by this module is the order of their making.
+// List returns letters, ordered by ID, which for IDs made by this module is the order of their making, and by group.
+// To page through them, give the last letter's ID as After and its group as AfterGroup. Without AfterGroup it goes on
+// with the next ID, which suffices where Group is given; else letters of the same message in other groups are missed.
 func (d *DeadLetters) List(ctx context.Context, f DeadFilter) ([]Letter, error) {
 	where, args := f.where()
 	limit := f.Limit
@@ -110,7 +112,8 @@ func (f DeadFilter) where() (string, []any) {
 	add(f.State != "", "state=?", f.State)
 	add(f.Reason != "", "reason LIKE ? ESCAPE '!'", "%"+likeEscape.Replace(f.Reason)+"%")
 	add(!f.Before.IsZero(), "died_at<?", f.Before.UnixMicro())
-	add(f.After != "", "id>?", f.After)
+	add(f.After != "" && f.AfterGroup == "", "id>?", f.After)
+	add(f.After != "" && f.AfterGroup != "", "(id,grp)>?", []string{f.After, f.AfterGroup})
 	if len(where) == 0 {
 		return "", nil
 	}
