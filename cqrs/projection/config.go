@@ -139,6 +139,7 @@ func (c Config) Validate() error {
 	bad(c.Takeover < 0, "Takeover is %v; more than 0, or 0 for the default", c.Takeover)
 	bad(c.Retry.Attempts < 0, "Retry.Attempts is %d; at least 1, or 0 for the default", c.Retry.Attempts)
 	bad(c.Retry.Min < 0 || c.Retry.Max < 0, "Retry is %v to %v; at least 0", c.Retry.Min, c.Retry.Max)
+	bad(c.Retry.Max > 0 && c.Retry.Max < c.Retry.Min, "Retry.Max is %v; at least Min, %v", c.Retry.Max, c.Retry.Min)
 	bad(c.Inbox == nil && !c.Guarded, "Inbox is nil and Guarded is not set: a message that comes twice would count twice")
 	return errors.Join(faults...)
 }

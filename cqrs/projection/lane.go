@@ -311,10 +311,7 @@ func (l *lane) failed(ctx context.Context, e *event, err error, failures int) ti
 	cfg := &l.f.p.cfg
 	log := l.f.log.With("topic", l.topic, "partition", l.partition, "id", e.delivery.Envelope.ID,
 		"type", e.delivery.Envelope.Type, "error", err)
-	wait := cfg.Retry.Max
-	if failures < 32 {
-		wait = min(wait, cfg.Retry.Min<<(failures-1))
-	}
+	wait := backoff(cfg.Retry, failures)
 	var later *cqrs.LaterError
 	var open interface{ RetryAfter() time.Duration }
 	blamed := errors.As(err, new(*faultError))
@@ -335,6 +332,14 @@ func (l *lane) failed(ctx context.Context, e *event, err error, failures int) ti
 	l.f.p.stalls.Store(l.key(), err)
 	log.Error("event cannot be applied; its partition stands still", "retry_in", wait)
 	return max(wait, time.Millisecond)
+}
+
+// backoff doubles with each failure, up to Max.
+func backoff(r cqrs.Retry, failures int) time.Duration {
+	if doublings := failures - 1; r.Min <= r.Max>>doublings { // Min<<doublings may overflow
+		return r.Min << doublings
+	}
+	return r.Max
 }
 
 // bury makes a dead letter of an event, together with the checkpoint behind it.

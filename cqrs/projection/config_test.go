@@ -1,0 +1,41 @@
+package projection_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/projection"
+)
+
+// However often an event has failed, it waits between Min and Max.
+func TestBackoffNeverShrinks(t *testing.T) {
+	t.Parallel()
+	for _, r := range []cqrs.Retry{
+		{Min: 100 * time.Millisecond, Max: time.Minute},
+		{Min: 5 * time.Second, Max: time.Minute},
+		{Min: time.Hour, Max: 24 * time.Hour},
+		{Min: time.Second, Max: 1<<63 - 1},
+	} {
+		last := r.Min
+		for failures := 1; failures <= 100; failures++ {
+			d := projection.Backoff(r, failures)
+			if d < last || d > r.Max {
+				t.Errorf("%v to %v: %v after %d failures, %v before", r.Min, r.Max, d, failures, last)
+			}
+			last = d
+		}
+		if last != r.Max {
+			t.Errorf("%v to %v: %v in the end", r.Min, r.Max, last)
+		}
+	}
+}
+
+func TestConfigRefusesAMaxBelowMin(t *testing.T) {
+	t.Parallel()
+	err := projection.Config{Guarded: true, Retry: cqrs.Retry{Min: time.Minute, Max: time.Second}}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "Retry.Max is 1s; at least Min, 1m0s") {
+		t.Errorf("Validate = %v", err)
+	}
+}

@@ -1,0 +1,4 @@
+package projection
+
+// Backoff is how long an event that cannot be applied waits.
+var Backoff = backoff
