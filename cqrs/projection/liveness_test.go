@@ -180,6 +180,28 @@ func TestWaitEndsThoughTheBusDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// Neither for a store that does not.
+func TestWaitEndsThoughTheStoreDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	p, err := projection.New("notes", w.catalog, w.work, mute{w.store}, w.bus, w.config())
+	must(t, err)
+	projection.On(p, note)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Wait(ctx, projection.Message("1"), time.Millisecond); !errors.Is(err, projection.ErrStale) {
+		t.Error(err)
+	}
+}
+
+// mute is a store whose database does not answer.
+type mute struct{ projection.Store }
+
+func (mute) Read(ctx context.Context, _ string) (projection.Model, error) {
+	<-ctx.Done()
+	return projection.Model{}, ctx.Err()
+}
+
 // silent is a bus whose brokers do not answer.
 type silent struct{ *logbus }
 

@@ -34,21 +34,26 @@ func (t Token) String() string {
 
 // Wait returns nil once the live model contains what token names, so that its writer can read it. It waits for
 // bound at most, and then returns a [*StaleError], an [ErrStale], that says how far the model is, if the bus can tell
-// soon. A message that became a dead letter counts as applied.
+// soon. A message that became a dead letter counts as applied. A store that does not answer is waited for no longer,
+// but for a transaction that is under way: a unit of work ends that in its own time. With a bound of 0 or less the
+// model is always stale.
 //
 // What this process applies it hears of at once; for what another one applies it asks the store every Config.Poll.
 // For a message's ID the latter needs an inbox with a method Seen. It must not be called inside a transaction.
 func (p *Projection) Wait(ctx context.Context, token Token, bound time.Duration) error {
 	start := time.Now()
-	timer := time.NewTimer(bound)
-	defer timer.Stop()
+	within, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
 	w := p.waiting.add(token)
 	defer p.waiting.remove(w)
 	poll := time.NewTicker(p.cfg.Poll)
 	defer poll.Stop()
 	for {
-		applied, err := p.has(ctx, token)
-		if err != nil || applied {
+		applied, err := p.has(within, token)
+		switch {
+		case applied:
+			return nil
+		case err != nil && within.Err() == nil:
 			return err
 		}
 		select {
@@ -57,9 +62,10 @@ func (p *Projection) Wait(ctx context.Context, token Token, bound time.Duration)
 			if generation == p.live.Load() {
 				return nil
 			}
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+		case <-within.Done():
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			return p.stale(ctx, &StaleError{Token: token, Waited: time.Since(start)})
 		}
 	}
