@@ -24,7 +24,8 @@ const (
 
 // Config configures a [Runner]; the zero value works.
 type Config struct {
-	// Concurrency is the number of calls at a time, for each effect. 0 means 64.
+	// Concurrency is the number of calls at a time, for each effect, and of those that may be left behind because
+	// they do not return: with more of them the effect has fewer. 0 means 64.
 	Concurrency int
 	// Timeout bounds one call, for effects that have none of their own. 0 means 10 s, or a third of Lease if that is
 	// less. No timeout may be more than a third of Lease: a call that is begun while the lease certainly holds must

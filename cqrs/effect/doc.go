@@ -29,8 +29,8 @@
 // # What is guaranteed
 //
 // An intent is carried out if and only if the transaction that recorded it commits, and settled exactly once. A
-// call may be repeated, always under the same key, and never by two live runners at a time, if Call and Ask keep to
-// the deadlines in their contexts: those end before another runner may take the intent. Before a call is repeated
+// call may be repeated, always under the same key, and never while it is under way, if Call and Ask keep to the
+// deadlines in their contexts: those end before another runner may take the intent. Before a call is repeated
 // whose outcome is in doubt, the provider is asked, if it can be. Leases and due times are those of the database's
 // clock.
 //
@@ -46,6 +46,8 @@
 //	the answer to a commit or a claim is lost     its runner finds what it holds and has not known of for a lease,
 //	                                              and asks first
 //	a call times out, or its answer is lost       in doubt: asked, or sent again under the same key, after a backoff
+//	a call ignores its deadline                   left behind a second later, in doubt, at most Concurrency of them;
+//	                                              Run's [ErrHung] says that it has not returned
 //	an error that has RetryAfter and is known     the effect pauses that long, then one call at a time probes; no
 //	  not to have been sent (an open breaker)       attempt is consumed and other effects go on
 //	the provider says no (a Rejection)            Refuse applies it; the rejection is the reply

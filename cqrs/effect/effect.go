@@ -26,10 +26,12 @@ type Effect[C cqrs.Request[R], R, I, O any] struct {
 	Intent func(ctx context.Context, cmd C) (key string, intent I, err error)
 	// Call makes the effect, outside of any transaction, with a deadline in ctx. It may be called again with
 	// the same key, which the provider must take for the same effect. A [cqrs.Rejection] is the provider's
-	// definite no; [Config.Outcome] reads other errors. Required.
+	// definite no; [Config.Outcome] reads other errors. One that has not returned a second after its deadline is
+	// left behind, in doubt: it may be repeated while it goes on, and what it returns later is ignored. Required.
 	Call func(ctx context.Context, key string, intent I) (O, error)
 	// Ask asks what became of a call in doubt: the provider's answer, a [cqrs.Rejection], [ErrNotSeen], or an
-	// error when it cannot tell now. nil means that calls in doubt are sent again under the same key.
+	// error when it cannot tell now. nil means that calls in doubt are sent again under the same key. It has a
+	// deadline, like Call.
 	Ask func(ctx context.Context, key string, intent I) (O, error)
 	// Settle runs in a shared transaction once the provider has answered: it applies the answer, and what it
 	// returns is the reply. A [cqrs.Rejection] undoes what it wrote and is the reply; after any other error

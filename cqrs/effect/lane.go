@@ -9,8 +9,9 @@ type lane struct {
 	caller  caller
 
 	queue   []*Record
-	calling int // outside
-	busy    int // outside, or settling
+	calling int           // outside
+	left    chan struct{} // has one of each call that was left behind
+	busy    int           // outside, or settling
 
 	// While the provider cannot be reached, one call at a time finds out whether it can again.
 	until   time.Time // no calls before

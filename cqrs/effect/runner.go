@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -15,6 +16,9 @@ import (
 // ErrRunning is returned by a second Run of a [Runner] that runs.
 var ErrRunning = errors.New("effect: the runner runs already")
 
+// ErrHung is returned by [Runner.Run] when calls that ignore their context have not returned.
+var ErrHung = errors.New("effect: calls do not return")
+
 // A Runner carries out recorded intents. It is safe for concurrent use. Without a Run intents are recorded
 // and wait.
 type Runner struct {
@@ -22,6 +26,7 @@ type Runner struct {
 	cfg   Config
 	reply func(ctx context.Context, env cqrs.Envelope, result any, err error) error
 	due   chan struct{} // something may be claimable
+	hung  atomic.Int32  // calls left behind
 
 	mu      sync.Mutex
 	faults  []error
@@ -79,7 +84,7 @@ func (r *Runner) register(name string, timeout time.Duration, fault error, c cal
 	case r.owner != "":
 		r.faults = append(r.faults, fmt.Errorf("effect: %q is registered after Run", name))
 	default:
-		r.lanes[name] = &lane{name: name, timeout: timeout, caller: c}
+		r.lanes[name] = &lane{name: name, timeout: timeout, caller: c, left: make(chan struct{}, r.cfg.Concurrency)}
 	}
 }
 
@@ -133,8 +138,9 @@ func (r *Runner) wake() {
 
 // Run carries out intents until ctx ends: those recorded through this runner as soon as they are committed,
 // and those that nobody holds, of runs that ended or died. Then it starts no more calls, lets those under way
-// end, each within its timeout, and gives back the rest. It returns the faults of the registrations, if any,
-// and otherwise nil: while the store fails, it tries again.
+// end, each within its timeout and a second, and gives back the rest. It returns the faults of the registrations, if
+// any, and [ErrHung] if there are calls that were left behind and have not returned, though their goroutines go on;
+// otherwise nil: while the store fails, it tries again.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.Validate(); err != nil {
 		return err
@@ -150,6 +156,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	loops.Wait()
 	r.wg.Wait()
 	r.end(ctx)
+	if n := r.hung.Load(); n > 0 {
+		return fmt.Errorf("%w: %d", ErrHung, n)
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,6 +224,58 @@ func TestPanicsAndGoexitAreInDoubt(t *testing.T) {
 }
 
 // A runner that dies leaves its intents to another one, which waits for the lease and asks first.
+// Calls that ignore their deadlines give up their places, as many as there are, and do not keep Run.
+func TestRule28_ACallThatDoesNotReturnIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		release, hung := make(chan struct{}), new(atomic.Int32)
+		e.Call = func(ctx context.Context, key string, c charge) (approval, error) {
+			if key == "key-1" {
+				hung.Add(1)
+				<-release
+			}
+			return w.provider.call(context.WithoutCancel(ctx), key, c)
+		}
+		e.Ask = w.provider.ask
+		r := effect.NewWith(w.reply, w.store, effect.Config{Concurrency: 1, Timeout: time.Second})
+		h := effect.Handler(r, e)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		synctest.Wait()
+		w.must(w.send(h, "1", 5))
+		w.must(w.send(h, "2", 5))
+		time.Sleep(time.Hour)
+		w.wantReply("2", "{ref-key-2} <nil>")
+		w.wantState(1, 0)
+		if n := hung.Load(); n != 2 {
+			t.Errorf("%d calls hang, want one that was left behind and one in its place", n)
+		}
+		stop()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-ended:
+			if !errors.Is(err, effect.ErrHung) {
+				t.Errorf("Run = %v", err)
+			}
+		default:
+			t.Error("Run waits for the calls")
+		}
+		close(release)
+		synctest.Wait()
+		w.wantState(1, 0) // what they return is ignored
+		_, stop = w.start(effect.Config{}, e)
+		time.Sleep(time.Hour)
+		stop()
+		w.wantReply("1", "{ref-key-1} <nil>")
+		if got := w.provider.log(); !strings.HasSuffix(got, "ask key-1") {
+			t.Errorf("calls %q: it was in doubt and not asked for", got)
+		}
+	})
+}
+
 func TestRule34_AnotherRunnerTakesOverAfterTheLease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

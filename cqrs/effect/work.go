@@ -22,7 +22,7 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	if time.Now().After(rec.expires) {
 		err = errForgotten
 	} else {
-		s, err = r.callOnce(ctx, l, rec)
+		s, err = r.callOnce(ctx, run, l, rec)
 	}
 	pause, refused := r.refused(err)
 	r.called(l, rec, refused, pause)
@@ -40,34 +40,66 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	}
 }
 
-func (r *Runner) callOnce(ctx context.Context, l *lane, rec *Record) (s *settlement, err error) {
+// errLeft puts a call in doubt that was left behind.
+var errLeft = errors.New("effect: the call has not returned though its time is over")
+
+// grace is how long a call may take to return once its time is over.
+const grace = time.Second
+
+// callOnce leaves a call behind that does not return: its goroutine goes on, and its place is free. As many may be left
+// behind as are made at a time; more keep their places until one returns, or the run ends.
+func (r *Runner) callOnce(ctx, run context.Context, l *lane, rec *Record) (*settlement, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	err = guard(func() (err error) {
+	var s *settlement
+	ended := start(func() (err error) {
 		if s, err = l.caller.call(ctx, rec); err != nil {
 			_, _ = r.refused(err) // the error's own methods may panic, too
 			_ = r.postponement(rec, err)
 		}
 		return err
 	})
-	return s, err
+	late := time.NewTimer(l.timeout + grace)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return s, err
+	case <-late.C:
+	}
+	release := func() {}
+	select {
+	case err := <-ended:
+		return s, err
+	case l.left <- struct{}{}:
+		release = func() { <-l.left }
+	case <-run.Done():
+	}
+	r.hung.Add(1)
+	go func() {
+		<-ended
+		r.hung.Add(-1)
+		release()
+	}()
+	return nil, errLeft
 }
 
 // guard runs fn so that its panic or Goexit is an error and not the end of the runner.
-func guard(fn func() error) error {
-	err := fmt.Errorf("%w: it ended its goroutine", cqrs.ErrPanic)
-	done := make(chan struct{})
+func guard(fn func() error) error { return <-start(fn) }
+
+// start does that without waiting for the end.
+func start(fn func() error) <-chan error {
+	ended := make(chan error, 1)
 	go func() {
-		defer close(done)
+		err := fmt.Errorf("%w: it ended its goroutine", cqrs.ErrPanic)
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("%w: %v", cqrs.ErrPanic, v)
 			}
+			ended <- err
 		}()
 		err = fn()
 	}()
-	<-done
-	return err
+	return ended
 }
 
 // refused tells whether a call was turned away before it left, for instance by an open breaker, and for how long.
@@ -167,7 +199,7 @@ func (r *Runner) postponement(rec *Record, cause error) Postponement {
 		return p
 	}
 	p.Attempts++
-	p.Doubt = rec.Doubt || r.cfg.Outcome(cause) == InDoubt
+	p.Doubt = rec.Doubt || errors.Is(cause, errLeft) || r.cfg.Outcome(cause) == InDoubt
 	p.Park = r.cfg.Attempts > 0 && p.Attempts >= r.cfg.Attempts
 	after, _ := retryAfter(cause)
 	p.Delay = max(r.backoff(p.Attempts), after)
