@@ -23,6 +23,7 @@ func RunParking(t *testing.T, open func(t *testing.T) ParkingFixture) {
 	runCases(t, open, map[string]func(*testing.T, ParkingFixture){
 		"RoundTrip":         parkRoundTrip,
 		"NoPayload":         parkNoPayload,
+		"BinaryMetadata":    parkBinaryMetadata,
 		"Order":             parkOrder,
 		"Delay":             parkDelay,
 		"Parked":            parkLook,
@@ -139,6 +140,21 @@ func parkNoPayload(t *testing.T, f ParkingFixture) {
 	if len(got) != 1 || len(got[0].Payload) != 0 || len(got[0].Metadata) != 0 || len(got[0].Failures) != 0 {
 		t.Fatalf("leased %+v", got)
 	}
+}
+
+// Metadata may be any bytes: what a producer has put into a header, or a key that is no text.
+func parkBinaryMetadata(t *testing.T, f ParkingFixture) {
+	m := parked("k1", "m1")
+	m.Metadata = map[string]string{"key": "\x00\xff\x01", "\xfe": "text", "x": "\uFFFD", "empty": ""}
+	f.append(t, m)
+	got := f.lease(t, 1, time.Minute)
+	if len(got) != 1 {
+		t.Fatalf("leased %+v", got)
+	}
+	want(t, "appended", got[0].Metadata, m.Metadata)
+	m.Metadata["key"] = "\xc3\x28"
+	must(t, f.reschedule(t, m))
+	want(t, "rescheduled", f.lease(t, 1, time.Minute)[0].Metadata, m.Metadata)
 }
 
 func parkOrder(t *testing.T, f ParkingFixture) {
