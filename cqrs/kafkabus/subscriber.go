@@ -202,8 +202,11 @@ func (s *subscriber) isClosed() bool {
 // run keeps the member in its group while it has topics to read.
 func (s *subscriber) run() {
 	defer close(s.ended)
-	for !s.isClosed() {
+	for {
 		topics, changed := s.topics()
+		if s.isClosed() { // after changed was taken, or a Close in between would not be heard of
+			return
+		}
 		if len(topics) == 0 {
 			<-changed
 			continue
