@@ -83,8 +83,8 @@ type Config struct {
 
 	// Subscriber configures subscribing as watermill-kafka's type does: Unmarshaler (nil means [Marshaler]),
 	// OverwriteSaramaConfig, Tracer, NackResendSleep (first wait; it doubles up to 100 times as long;
-	// 0 means 10 ms), ReconnectRetrySleep (0 means 1 s) and WaitForTopicCreationTimeout (0 means 10 s).
-	// Its other fields are ignored.
+	// 0 means 10 ms), ReconnectRetrySleep (0 means 1 s; at least 20 ms, also for watermill-kafka's NoSleep) and
+	// WaitForTopicCreationTimeout (0 means 10 s). Its other fields are ignored.
 	Subscriber kafka.SubscriberConfig
 
 	// Logger receives what happens to groups and connections; nil discards.
@@ -122,6 +122,7 @@ func (c Config) withDefaults() Config {
 	}
 	orElse(&c.Subscriber.NackResendSleep, 10*time.Millisecond)
 	orElse(&c.Subscriber.ReconnectRetrySleep, defaultRetrySleep)
+	c.Subscriber.ReconnectRetrySleep = max(c.Subscriber.ReconnectRetrySleep, settle)
 	orElse(&c.Subscriber.WaitForTopicCreationTimeout, defaultTopicWait)
 	if c.Publisher.OTELEnabled && c.Publisher.Tracer == nil {
 		c.Publisher.Tracer = kafka.NewOTELSaramaTracer()

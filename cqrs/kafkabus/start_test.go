@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -299,5 +300,21 @@ func TestRule10_AGroupWhoseOffsetsAreNotThereYetIsNotRefused(t *testing.T) {
 	})
 	if err := check(t, subscriber(t, bus, "g"), true, name); err != nil || asked.Load() < 4 {
 		t.Fatalf("%v after %d looks", err, asked.Load())
+	}
+}
+
+// Nothing is asked for without a pause, whatever the pause is set to.
+func TestReconnectRetrySleepIsAtLeast20ms(t *testing.T) {
+	t.Parallel()
+	cfg := quickConfig()
+	cfg.Subscriber.ReconnectRetrySleep = kafka.NoSleep
+	bus := open(t, fake(t).ListenAddrs(), cfg)
+	name := topic(t, bus, 1)
+	start := time.Now()
+	if err := check(t, subscriber(t, bus, "g"), true, name); err == nil {
+		t.Fatal("a group that has lost its offsets is accepted")
+	}
+	if d := time.Since(start); d < 9*20*time.Millisecond {
+		t.Errorf("ten looks in %v", d)
 	}
 }

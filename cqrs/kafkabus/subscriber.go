@@ -330,7 +330,7 @@ func (s *subscriber) watch(ctx context.Context, client sarama.Client, missing []
 	var look <-chan time.Time
 	if len(missing) > 0 {
 		s.bus.cfg.Logger.Warn("topics do not exist", "group", s.group, "topics", missing)
-		ticker := time.NewTicker(max(s.bus.cfg.Subscriber.ReconnectRetrySleep, settle))
+		ticker := time.NewTicker(s.bus.cfg.Subscriber.ReconnectRetrySleep)
 		defer ticker.Stop()
 		look = ticker.C
 	}
