@@ -15,7 +15,8 @@ import (
 var ErrNotRunning = errors.New("host: the service does not run")
 
 // Ready reports why the service should get no traffic yet, or any more; nil when it should: it runs, its groups
-// have subscribed, its database answers and its messages leave.
+// have subscribed, its database answers and its messages leave. A group that has subscribed in an earlier Run counts as
+// subscribed from the start of the next one.
 func (s *Service) Ready(ctx context.Context) error {
 	l := s.life.Load()
 	if l == nil {

@@ -104,7 +104,9 @@ func (b *Bus) topicConfig(ctx context.Context, topic string) (map[string]string,
 }
 
 // Lag returns for each topic how many records group has not committed, summed over the partitions. A
-// group that has committed nothing has all of them before it. Commits trail acks by up to a second.
+// group that has committed nothing has all of them before it. Commits trail acks by up to a second. Each transaction of
+// a producer ends with a control record, which has an offset and is received by nobody: those at the end of a partition
+// stay in its lag until a record comes behind them.
 func (b *Bus) Lag(ctx context.Context, group string, topics ...string) (map[string]int64, error) {
 	lag := make(map[string]int64, len(topics))
 	if len(topics) == 0 {

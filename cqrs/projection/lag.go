@@ -19,7 +19,9 @@ type Lag struct {
 type PartitionLag struct {
 	Checkpoint
 	// Behind is how many messages are not applied yet, whatever their type; -1 if the bus cannot tell. A bus without
-	// positions tells for this process, and without what publishers have yet to hand over.
+	// positions tells for this process, and without what publishers have yet to hand over. What a bus counts and does
+	// not deliver stays behind until something comes after it: Kafka's control records, at the end of a partition that
+	// is written in transactions.
 	Behind int64
 	// Age is how old the model is at most: 0 if nothing is behind, else the time since the last applied event
 	// occurred, by the database's clock against the sender's. Negative if that is not known.
