@@ -79,6 +79,18 @@ func TestPublishedMessagesAreArchived(t *testing.T) {
 				t.Errorf("%+v: got %s, want %s", filter, got, want)
 			}
 		}
+		reading := f.box.Archived(t.Context(), outbox.ArchiveFilter{}) // may be read again
+		for range 2 {
+			n := 0
+			for _, err := range reading {
+				if n++; err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n != 12 {
+				t.Errorf("%d messages were read", n)
+			}
+		}
 	})
 }
 

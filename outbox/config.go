@@ -47,7 +47,8 @@ type RelayConfig struct {
 	Concurrency int
 	// Buffer is the number of messages kept in memory for each topic, at least Batch. 0 means 4,000, or Batch if that is
 	// more. A topic that is slower than its writers is read from the table by a scan of its own. Of messages that are
-	// retried as many are in memory, of all topics. Bytes are not counted: lower it where messages are large.
+	// retried as many are in memory, of all topics. Bytes are not counted: lower it where messages are large. At most
+	// 1,000,000, as Batch.
 	Buffer int
 	// MaxPoll is how long an idle relay waits before it looks again, unless it is woken. It starts at 10 ms after a
 	// message and doubles. 0 means 1 s.
@@ -122,6 +123,14 @@ func (c RelayConfig) Validate() error {
 			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %v, it may not be negative", f.name, f.value))
 		}
 	}
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"Batch", c.Batch}, {"Buffer", c.Buffer}} {
+		if f.value > maxBuffer {
+			faults = append(faults, fmt.Errorf("outbox: RelayConfig.%s is %d, at most %d", f.name, f.value, maxBuffer))
+		}
+	}
 	if c.Concurrency > Shards {
 		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Concurrency is %d, at most %d", c.Concurrency, Shards))
 	}
@@ -138,6 +147,8 @@ const (
 	minLease = 300 * time.Millisecond
 	minPoll  = 10 * time.Millisecond
 	maxOwner = 200
+
+	maxBuffer = 1_000_000
 )
 
 func (c RelayConfig) withDefaults() RelayConfig {

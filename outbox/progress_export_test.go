@@ -26,3 +26,12 @@ func (r *Relay) KnownTopics() int {
 	defer r.mu.Unlock()
 	return len(r.topics)
 }
+
+// Pauses returns how long a relay pauses after so many failures in a row.
+func Pauses(cfg RelayConfig, tries int) (all []time.Duration) {
+	r := &Relay{cfg: cfg.withDefaults()}
+	for n := range tries {
+		all = append(all, r.backoff(n))
+	}
+	return all
+}

@@ -110,7 +110,18 @@ func (r *record) message(ctx context.Context) (*message.Message, error) {
 // scan reads seq and columns, then more.
 func (r *record) scan(rows *sql.Rows, more ...any) error {
 	to := []any{&r.seq, &r.shard, &r.id, &r.topic, &r.key, &r.typ, &r.headers, &r.payload}
-	return rows.Scan(append(to, more...)...)
+	if err := rows.Scan(append(to, more...)...); err != nil {
+		return err
+	}
+	return checkShard(r.shard)
+}
+
+// checkShard refuses what this module has not written.
+func checkShard(shard int) error {
+	if shard < 0 || shard >= Shards {
+		return fmt.Errorf("%w: a row is in shard %d", ErrShards, shard)
+	}
+	return nil
 }
 
 // wanted are the columns that a relay publishes.
@@ -132,9 +143,11 @@ func newScanner() *scanner {
 // scan reads a row; the record is overwritten by the next one.
 func (s *scanner) scan(rows *sql.Rows) (*record, error) {
 	s.rec.payload = nil
-	err := rows.Scan(s.to...)
+	if err := rows.Scan(s.to...); err != nil {
+		return &s.rec, err
+	}
 	s.rec.seq, s.rec.shard = int64(s.seq), int(s.shard)
-	return &s.rec, err
+	return &s.rec, checkShard(s.rec.shard)
 }
 
 // An integer scans what drivers return for one; database/sql would take the way over text, or reflection.

@@ -123,11 +123,19 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 func (r *Relay) run(ctx context.Context) error {
-	if err := r.outbox.verify(ctx, r.outbox.db.Statement.ConnPool); err != nil {
+	for tries := 0; ; tries++ {
+		err := r.outbox.verify(ctx, r.outbox.db.Statement.ConnPool)
+		if err == nil {
+			break
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		if r.pool.PingContext(ctx) == nil { // the database is there, so its tables are not
+			return err
+		}
+		r.cfg.Logger.Warn("outbox cannot begin", "error", err)
+		_ = sleep(ctx, r.backoff(tries))
 	}
 	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
@@ -319,6 +327,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// backoff doubles with each try.
 func (r *Relay) backoff(tries int) time.Duration {
-	return min(r.cfg.MaxBackoff, r.cfg.Backoff<<min(max(tries, 0), 20))
+	d := r.cfg.Backoff
+	for ; tries > 0; tries-- {
+		if d > r.cfg.MaxBackoff/2 {
+			return r.cfg.MaxBackoff
+		}
+		d *= 2
+	}
+	return d
 }

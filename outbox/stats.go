@@ -110,6 +110,9 @@ func (o *Outbox) statsOfLeases(x execer, s *Stats) error {
 		if err := rows.Scan(&shard, &owner, &epoch, &left); err != nil {
 			return err
 		}
+		if err := checkShard(shard); err != nil {
+			return err
+		}
 		l := &s.Shards[shard]
 		l.Owner, l.Epoch, l.Expires = owner, epoch, time.Duration(left)*time.Microsecond
 		return nil
@@ -138,6 +141,9 @@ func tallyOf(x execer, table, created string) (t tally, err error) {
 			var shard int
 			var n, age, last int64
 			if err := rows.Scan(&shard, &n, &age, &last); err != nil {
+				return err
+			}
+			if err := checkShard(shard); err != nil {
 				return err
 			}
 			t.shards[shard] = n
@@ -178,9 +184,14 @@ func (t *tally) estimate(x execer, table string, top int64) error {
 	err := x.query(query, nil, func(rows *sql.Rows) error {
 		var shard int
 		var n int64
-		err := rows.Scan(&shard, &n)
+		if err := rows.Scan(&shard, &n); err != nil {
+			return err
+		}
+		if err := checkShard(shard); err != nil {
+			return err
+		}
 		found[shard] += n
-		return err
+		return nil
 	})
 	for shard, n := range found {
 		t.shards[shard] += int64(float64(n) * scale)

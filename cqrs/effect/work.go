@@ -76,9 +76,10 @@ func (r *Runner) callOnce(ctx, run context.Context, l *lane, rec *Record) (*sett
 	}
 	r.hung.Add(1)
 	go func() {
-		<-ended
+		err := <-ended
 		r.hung.Add(-1)
 		release()
+		r.cfg.Logger.Warn("a call that was left behind has returned", "effect", rec.Name, "id", rec.ID, "error", err)
 	}()
 	return nil, errLeft
 }
