@@ -78,6 +78,9 @@ func New(db *gorm.DB, cfg Config) (*Outbox, error) {
 // commits. A message whose context carries no unit of work is refused with [uow.ErrNoTransaction], and then none
 // of msgs is taken. Metadata is copied; the payload must not change until the commit.
 //
+// Refused too is what a database would not keep as it is: a topic, or an id, key or type, that has more than 255
+// characters, is not UTF-8 or holds a NUL, and other metadata that is not UTF-8.
+//
 // The order per topic and key is the order of commits for writers that hold a lock on what the key stands for
 // (they changed its row) while they publish.
 func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
@@ -132,8 +135,8 @@ func (o *Outbox) flush(ctx context.Context, records []record) error {
 // PublishTx inserts msgs at once, in a transaction of the caller's own; their contexts are not looked at. Call it
 // last, when the rows that the keys stand for are locked and nothing but the commit is to come: the messages get
 // their place in the order now, and on PostgreSQL relays look back for them until the transaction ends. Relays learn
-// of the commit by polling. A handle that is not a transaction is refused with
-// [ErrNoTransaction].
+// of the commit by polling. A handle that is not a transaction is refused with [ErrNoTransaction], and a message as
+// [Outbox.Publish] refuses it.
 func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) error {
 	if tx == nil {
 		return ErrNoTransaction

@@ -120,6 +120,45 @@ func TestPublishRefusesBadMessages(t *testing.T) {
 	}
 }
 
+// What a database would refuse, cut or change is refused by name, and only that.
+func TestPublishRefusesTextThatIsNotKept(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, db *gorm.DB) {
+		box, _ := newOutbox(t, db)
+		fields := map[string]func(topic *string, m *message.Message, text string){
+			"id":              func(_ *string, m *message.Message, text string) { m.UUID = text },
+			"topic":           func(topic *string, _ *message.Message, text string) { *topic = text },
+			outbox.HeaderKey:  func(_ *string, m *message.Message, text string) { m.Metadata[outbox.HeaderKey] = text },
+			outbox.HeaderType: func(_ *string, m *message.Message, text string) { m.Metadata[outbox.HeaderType] = text },
+			`metadata "a"`:    func(_ *string, m *message.Message, text string) { m.Metadata["a"] = text },
+		}
+		publish := func(field, text string) error {
+			topic, m := "topic", message.NewMessage("1", nil)
+			fields[field](&topic, m, text)
+			return db.Transaction(func(tx *gorm.DB) error { return box.PublishTx(tx, topic, m) })
+		}
+		for field := range fields {
+			for text, want := range map[string]string{
+				"a\xffb":                          field + " is not UTF-8",
+				"a\x00b":                          field + " holds a NUL",
+				strings.Repeat("😀", 256):          field + " has 256 characters, at most 255",
+				strings.Repeat("😀", 255):          "",
+				" ä\t\\\"\u2028\u0001'%_?<{now} ": "",
+			} {
+				if strings.HasPrefix(field, "metadata") && text != "a\xffb" {
+					want = ""
+				}
+				err := publish(field, text)
+				if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+					t.Errorf("%s %q: want %q, got %v", field, text, want, err)
+				}
+			}
+		}
+		if got := stats(t, box).Depth; got != 5*2+2 {
+			t.Errorf("%d messages were taken", got)
+		}
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	if _, err := outbox.New(nil, outbox.Config{}); err == nil {

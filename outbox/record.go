@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -19,9 +21,10 @@ const (
 	Shards = 64
 
 	// HeaderKey is the metadata name of a message's key (CloudEvents' partitionkey): messages with the same topic
-	// and key are published in the order in which they were committed. Without it a message has no order.
+	// and key are published in the order in which they were committed. Without it a message has no order. At most 255
+	// characters.
 	HeaderKey = "ce_partitionkey"
-	// HeaderType is the metadata name of a message's type; it fills the column of that name.
+	// HeaderType is the metadata name of a message's type; it fills the column of that name. At most 255 characters.
 	HeaderType = "ce_type"
 	// HeaderDeliverAt is the metadata name of the time before which a message is not published, in
 	// [time.RFC3339Nano], by the database's clock. The message gets its place in the order when that time has come, be
@@ -57,6 +60,13 @@ func newRecord(topic string, m *message.Message) (record, error) {
 	if topic == "" {
 		return r, fmt.Errorf("outbox: message %s has no topic", m.UUID)
 	}
+	for _, f := range [...]struct{ name, text string }{
+		{"id", r.id}, {"topic", r.topic}, {HeaderKey, r.key}, {HeaderType, r.typ},
+	} {
+		if err := storable(f.text); err != nil {
+			return r, fmt.Errorf("outbox: message %q: %s %w", m.UUID, f.name, err)
+		}
+	}
 	if at, ok := m.Metadata[HeaderDeliverAt]; ok {
 		t, err := time.Parse(time.RFC3339Nano, at)
 		if err != nil {
@@ -67,12 +77,34 @@ func newRecord(topic string, m *message.Message) (record, error) {
 	if r.payload == nil {
 		r.payload = []byte{}
 	}
-	r.headers = string(appendHeaders(make([]byte, 0, 512), m.Metadata))
+	headers, err := appendHeaders(make([]byte, 0, 512), m.Metadata)
+	if err != nil {
+		return r, fmt.Errorf("outbox: message %q: %w", m.UUID, err)
+	}
+	r.headers = string(headers)
 	r.shard = ShardOf(r.key)
 	if r.key == "" {
 		r.shard = ShardOf(r.id)
 	}
 	return r, nil
+}
+
+// maxText is how many characters the columns for ids, topics, keys and types take.
+const maxText = 255
+
+var errNotUTF8 = errors.New("is not UTF-8")
+
+// storable says why a database would not take a text, or would cut it.
+func storable(s string) error {
+	switch {
+	case !utf8.ValidString(s):
+		return errNotUTF8
+	case strings.IndexByte(s, 0) >= 0:
+		return errors.New("holds a NUL")
+	case len(s) > maxText && utf8.RuneCountInString(s) > maxText:
+		return fmt.Errorf("has %d characters, at most %d", utf8.RuneCountInString(s), maxText)
+	}
+	return nil
 }
 
 // ShardOf returns the shard of a key: FNV-1a, 32 bits, modulo [Shards].
@@ -165,7 +197,7 @@ func (n *integer) Scan(src any) error {
 }
 
 // appendHeaders encodes metadata as a JSON object of strings.
-func appendHeaders(b []byte, headers message.Metadata) []byte {
+func appendHeaders(b []byte, headers message.Metadata) (_ []byte, err error) {
 	b = append(b, '{')
 	for k, v := range headers {
 		if k == HeaderDeliverAt {
@@ -174,21 +206,27 @@ func appendHeaders(b []byte, headers message.Metadata) []byte {
 		if len(b) > 1 {
 			b = append(b, ',')
 		}
-		b = appendString(b, k)
-		b = append(b, ':')
-		b = appendString(b, v)
+		if b, err = appendString(b, k); err == nil {
+			b, err = appendString(append(b, ':'), v)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("metadata %q %w", k, err)
+		}
 	}
-	return append(b, '}')
+	return append(b, '}'), nil
 }
 
-func appendString(b []byte, s string) []byte {
+func appendString(b []byte, s string) ([]byte, error) {
 	if !plain(s) {
+		if !utf8.ValidString(s) {
+			return nil, errNotUTF8 // JSON would change it
+		}
 		quoted, _ := json.Marshal(s) //nolint:errchkjson // strings always encode
-		return append(b, quoted...)
+		return append(b, quoted...), nil
 	}
 	b = append(b, '"')
 	b = append(b, s...)
-	return append(b, '"')
+	return append(b, '"'), nil
 }
 
 func plain(s string) bool {
