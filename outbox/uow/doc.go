@@ -29,7 +29,8 @@
 // it assigns its results instead of appending them, and has no effect outside the database.
 //
 // Serialization failures, deadlocks and SQLITE_BUSY are nobody's fault: the transaction is retried in smaller
-// groups, [Config.Retries] times.
+// groups, [Config.Retries] times, and until each part has run alone: one that always loses its transaction, because its
+// statement is too large or the row that it needs stays locked, fails alone.
 //
 // # What all parts share
 //

@@ -120,6 +120,7 @@ func (w *writer) settle(batch []*call, tries int, savepoints bool) {
 		solo := len(batch) == 1
 		savepoints = savepoints || restarts >= maxRestarts
 		r := w.try(batch, savepoints)
+		hopeless := !r.transient || tries >= w.cfg.Retries
 		switch {
 		case r.err == nil:
 			w.answer(batch)
@@ -135,8 +136,8 @@ func (w *writer) settle(batch []*call, tries int, savepoints bool) {
 			} else {
 				alone = append(alone, r.culprit)
 			}
-		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && tries >= w.cfg.Retries,
-			!r.transient && (solo || r.unbegun):
+		case errors.Is(r.err, ErrOutcomeUnknown), r.transient && w.cfg.Retries == 0,
+			hopeless && (solo || r.unbegun): // a group that began is halved all the same: only one part may be at fault
 			for _, c := range batch {
 				w.fail(c, r.err)
 			}

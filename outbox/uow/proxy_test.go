@@ -15,6 +15,9 @@ const (
 	loseStatement
 )
 
+// cancelRequest is how PostgreSQL's message begins that has a statement canceled: its length and its code, 80877102.
+var cancelRequest = []byte{0, 0, 0, 16, 4, 210, 22, 46}
+
 // A proxy passes bytes on, until it is told to lose the answer to the next COMMIT, or the COMMIT itself.
 type proxy struct {
 	net.Listener
@@ -86,6 +89,9 @@ func (p *proxy) serve(client net.Conn) {
 		n, err := client.Read(buf)
 		if err != nil {
 			return
+		}
+		if bytes.Equal(buf[:min(n, 8)], cancelRequest) {
+			return // pgx sends it when a connection breaks; it could abort the COMMIT whose answer is lost
 		}
 		if said := bytes.ToLower(buf[:n]); bytes.Contains(said, []byte("commit")) &&
 			!bytes.Contains(said, []byte("read committed")) {

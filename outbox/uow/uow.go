@@ -35,7 +35,8 @@ type Config struct {
 	// Linger is how long a transaction that is not full waits for company before it begins. 0 means not at all.
 	Linger time.Duration
 	// Retries bounds how often a transaction is run again after a deadlock, a serialization failure, SQLITE_BUSY
-	// or a lost connection. 0 means 5; negative means never.
+	// or a lost connection. 0 means 5; negative means never. Callers that then still share one do not fail for each
+	// other: they run again in halves until each has run alone.
 	Retries int
 	// PartTimeout bounds the time fn may take once started. 0 means 30 s; negative means no bound.
 	PartTimeout time.Duration
