@@ -1,6 +1,7 @@
 package cqrs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -205,9 +206,9 @@ func executeInUnit[R any](ctx context.Context, p *Processor, h *handler, ex exec
 func executePart[R any](
 	ctx context.Context, p *Processor, h *handler, ex executor[R], cmd any, out *outcome[R],
 ) error {
-	if p.cfg.HandlerTimeout > 0 {
+	if limit := cmp.Or(h.timeout, p.cfg.HandlerTimeout); limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.cfg.HandlerTimeout)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	r, err := ex.execute(ctx, p, cmd)

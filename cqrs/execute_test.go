@@ -371,3 +371,24 @@ func BenchmarkExecute(b *testing.B) {
 		}
 	}
 }
+
+// Timeout holds for Execute, too.
+func TestExecuteKeepsToTheHandlersTimeout(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[time.Duration]time.Duration{-1: 0, time.Hour: time.Hour, time.Second: time.Second, 0: 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newDB()
+			s := newService(t, b, catalog(), b.config())
+			var left time.Duration
+			cqrs.Handle(s.p, func(ctx context.Context, _ place) (receipt, error) {
+				if end, ok := ctx.Deadline(); ok {
+					left = time.Until(end)
+				}
+				return receipt{}, nil
+			}, cqrs.Timeout(limit))
+			if _, err := cqrs.Execute(t.Context(), s.p, place{Order: "1"}); err != nil || left != want {
+				t.Errorf("Timeout(%v): %v are left, want %v; %v", limit, left, want, err)
+			}
+		})
+	}
+}

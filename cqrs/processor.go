@@ -43,7 +43,8 @@ type ProcessorConfig struct {
 	// closed to it, its message has failed with [ErrHung], and its key waits until it returns, in this process; the
 	// lane goes on. The messages of a batch handler that is left behind do not wait for it: they run one by one, to
 	// find the one that it hangs on. HandlerTimeout should be shorter than half of what the unit of work allows
-	// (PartTimeout of package uow), or that ends the whole batch first. In [Execute] it bounds the context alone.
+	// (PartTimeout of package uow), or that ends the whole batch first. In [Execute] it bounds the context alone, and
+	// without a unit of work not even that: the caller does.
 	// 0 means 10 s, negative none.
 	HandlerTimeout time.Duration
 	// Grace bounds how long Run goes on after its context has ended: for half of it handlers of messages that were
@@ -195,11 +196,17 @@ type Processor struct {
 	stats    counters
 }
 
+// maxGroup is what the stores take as a group's name.
+const maxGroup = 120
+
 // NewProcessor makes a processor whose replies go out through s, whose catalog it uses. The group is the consumer
-// group of its subscriptions, and tells its rows apart in the stores.
+// group of its subscriptions, and tells its rows apart in the stores; it has at most 120 bytes.
 func NewProcessor(group string, s *Sender, cfg ProcessorConfig) (*Processor, error) {
 	if group == "" || s == nil {
 		return nil, errors.New("cqrs: NewProcessor needs a group and a sender")
+	}
+	if len(group) > maxGroup {
+		return nil, fmt.Errorf("cqrs: the name of a group has at most %d bytes, %q has %d", maxGroup, group, len(group))
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err

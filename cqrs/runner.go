@@ -55,31 +55,36 @@ func (p *Processor) Run(ctx context.Context) error {
 	return r.run(ctx)
 }
 
+var errRunsAlready = errors.New("cqrs: the processor runs already")
+
 // prepare fixes the registry and makes what a run needs.
 func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
+	if p.current.Load() != nil {
+		return nil, errRunsAlready
+	}
+	var sub message.Subscriber
+	if p.cfg.Subscribe != nil { // without the lock: it may ask for the topics
+		var err error
+		if sub, err = p.cfg.Subscribe(p.group); err != nil {
+			return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started.Store(true)
 	r := &runner{
-		p: p, seed: maphash.MakeSeed(),
+		p: p, seed: maphash.MakeSeed(), sub: sub,
 		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
 		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
 		over: make(chan struct{}), overtime: make(chan struct{}),
 	}
 	if p.current.Load() != nil {
-		return nil, errors.New("cqrs: the processor runs already")
+		return nil, errors.Join(errRunsAlready, r.close())
 	}
 	r.collectTopics()
-	if p.cfg.Subscribe != nil {
-		sub, err := p.cfg.Subscribe(p.group)
-		if err != nil {
-			return nil, fmt.Errorf("cqrs: subscriber of group %q: %w", p.group, err)
-		}
-		r.sub = sub
-	}
 	r.ctx = context.WithoutCancel(ctx)
 	for range p.cfg.Lanes {
 		r.lanes = append(r.lanes, newLane(r))
