@@ -58,8 +58,8 @@ func contain(err *error) {
 var errOvertime = errors.New("cqrs: the processor has stopped")
 
 // call calls f on the lane's hand and waits for it: for limit and a moment more (not bounded if limit is 0 or less),
-// and at the end of Run no longer than Grace. An f that is given up, by [ErrHung] or errOvertime, must not touch anything
-// that the lane goes on with, and finds gone set when it returns at last.
+// and at the end of Run no longer than Grace. An f that is given up, by [ErrHung] or errOvertime, must not touch
+// anything that the lane goes on with, and finds gone set when it returns at last.
 func (l *lane) call(limit time.Duration, f func(*hand) error) (gaveUp bool, err error) {
 	if l.hand == nil {
 		l.hand = newHand()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// held keeps messages that wait for their next try unacknowledged in memory, where there is no [Parking], or it does not
-// take them.
+// held keeps messages that wait for their next try unacknowledged in memory, where there is no [Parking], or it does
+// not take them.
 // It belongs to one lane and is not safe for concurrent use.
 type held struct {
 	queues map[string]*heldQueue

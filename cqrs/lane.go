@@ -236,8 +236,8 @@ func (l *lane) oneByOne(batch []*item) error {
 
 // alone settles a message whose own transaction did not commit. If the store takes it as failed, the message was to
 // blame; otherwise the store is, and no attempt is consumed. A store that goes away may be back by then, so a message
-// that was lost with it is first tried again. One that the store does not take although it answers is set aside, with its
-// key: nobody else has to wait for it.
+// that was lost with it is first tried again. One that the store does not take although it answers is set aside, with
+// its key: nobody else has to wait for it.
 func (l *lane) alone(it *item, cause error) error {
 	if errors.Is(cause, ErrLeaseLost) {
 		l.giveBack([]*item{it})

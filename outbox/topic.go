@@ -178,7 +178,7 @@ func (r *Relay) next(s *strand) (j job) {
 			other.drop(len(other.queue))
 		}
 		j.sweep, s.reserved = true, r.cfg.perCall()
-	case len(s.trials) > 0 && !(s.tried && len(s.queue) > 0): // by turns: those that fail may each take long
+	case len(s.trials) > 0 && (!s.tried || len(s.queue) == 0): // by turns: those that fail may each take long
 		s.tried = true
 		j.trial, s.trials = s.trials[0], s.trials[1:]
 		s.reserved = len(j.trial.rows)

@@ -41,9 +41,9 @@ func New(brokers []string, cfg Config) (*Bus, error) {
 // The context of the first message bounds the wait; a send cannot be recalled, so what was under way
 // then may still arrive, late and twice. Messages of one key keep their order also when Publish fails
 // and is repeated: after a failure the connection is replaced, and until a batch has succeeded there is
-// at most one message per key on its way. A message over sarama's Producer.MaxMessageBytes holds back those of its key that
-// come after it. One that only the broker refuses, as its topic's max.message.bytes is lower, cannot: what the same call
-// sent behind it is in Kafka already.
+// at most one message per key on its way. A message over sarama's Producer.MaxMessageBytes holds back those of
+// its key that come after it. One that only the broker refuses, as its topic's max.message.bytes is lower,
+// cannot: what the same call sent behind it is in Kafka already.
 func (b *Bus) Publisher() message.Publisher {
 	p := &publisher{bus: b, maxSize: b.cfg.producer().Producer.MaxMessageBytes}
 	if !b.adopt(p) {
