@@ -54,7 +54,9 @@
 //
 // With a unit of work, an inbox and an outbox: each message's effects in this database happen once, together with the
 // messages it sends, or not at all, although buses deliver more than once. Messages of one topic and key run one after
-// the other, in the order in which the bus delivers them, through failures and restarts too.
+// the other, in the order in which the bus delivers them, through failures and restarts too. Only one that comes back
+// from the store while nothing of its key waits there, since its time has come (At) or it is replayed, may run beside
+// one that the bus has just delivered to another process.
 //
 // # What is not
 //

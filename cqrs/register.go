@@ -107,7 +107,8 @@ func (i *Item[C, R]) Reply(r R) { i.result = r }
 func (i *Item[C, R]) Fail(err error) { i.err = err }
 
 // On registers a handler of an event (as many as you like) or of a command that returns nothing (one).
-// What Handle says of handlers holds here too.
+// What Handle says of handlers holds here too. Handlers of one event succeed or fail together: a [Rejection] by one
+// undoes what the others have done, and is final for all.
 func On[M any](p *Processor, h func(context.Context, M) error, o ...HandlerOption) {
 	t := reflect.TypeFor[M]()
 	n := &handler{name: t.String()}

@@ -53,7 +53,7 @@
 //
 // A relay is woken by commits of its own process and otherwise polls, 10 ms after the last message and less and
 // less often, at least every [RelayConfig.MaxPoll]. On PostgreSQL commits are also notified to other processes, in
-// statements of their own, at most 100 a second; package outbox/pglisten listens (see [RelayConfig.Listen]). Polling
+// statements of their own, at most 20 a second; package outbox/pglisten listens (see [RelayConfig.Listen]). Polling
 // finds everything; what wakes only saves time.
 //
 // # What is kept

@@ -19,7 +19,7 @@ import (
 type Config struct {
 	// PollOnly keeps an outbox on PostgreSQL from notifying relays of other processes after commits (see [Channel]);
 	// they poll. Set it where nobody can listen, as behind PgBouncer in transaction mode. A notification is a
-	// statement on a connection of the pool, at most 100 a second whatever the number of commits, and none while a
+	// statement on a connection of the pool, at most 20 a second whatever the number of commits, and none while a
 	// relay of this process publishes all shards. Other databases have no notifications.
 	PollOnly bool
 	// Logger hears of what operators do. nil discards.

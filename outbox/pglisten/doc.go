@@ -4,7 +4,7 @@
 //	listener, err := pglisten.New(url, pglisten.Config{})
 //	relay, err := outbox.NewRelay(box, broker, outbox.RelayConfig{Listen: listener.Listen})
 //
-// An [outbox.Outbox] on PostgreSQL notifies after its commits, in statements of their own, at most 100 a second. A
+// An [outbox.Outbox] on PostgreSQL notifies after its commits, in statements of their own, at most 20 a second. A
 // [Listener] has one connection of its own, outside any pool, while its relay runs.
 //
 // # What is not guaranteed
