@@ -80,6 +80,13 @@ func patient(s labStep) labStep {
 	return s
 }
 
+// fleeting is a step whose time runs out, but not before its command has reached the participant of a busy machine:
+// what comes after its deadline is not executed, and answered so.
+func fleeting(s labStep) labStep {
+	s.Timeout = 3 * time.Second
+	return s
+}
+
 type labT struct{}
 
 var def labT

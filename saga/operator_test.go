@@ -70,7 +70,7 @@ func TestOperator(t *testing.T) {
 
 func TestOperatorSettlesAndAborts(t *testing.T) {
 	t.Parallel()
-	s := def.undo("a")
+	s := fleeting(def.undo("a"))
 	s.Exhausted, s.Retry.Attempts = saga.Park, 1
 	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, s, patient(def.pivot("p"))), saga.EngineConfig{}, uow.Config{})
 	for _, id := range []string{"done", "never", "aborted"} {
@@ -80,6 +80,8 @@ func TestOperatorSettlesAndAborts(t *testing.T) {
 	op := operator.New(l.engine)
 	for _, id := range []string{"done", "never", "aborted"} {
 		l.start(id)
+	}
+	for _, id := range []string{"done", "never", "aborted"} {
 		l.at(id, saga.Parked, "a")
 	}
 	must(t, op.Settle(t.Context(), "lab", "done", "a", cqrs.OutcomeOK, by))

@@ -119,7 +119,7 @@ func TestRule26_ParallelSettlesThenUndoesWhatWasDecided(t *testing.T) {
 
 func TestRule27_TimersWaitWhileRepliesAreLate(t *testing.T) {
 	t.Parallel()
-	s := def.pivot("p")
+	s := fleeting(def.pivot("p"))
 	s.Retry.Attempts = 1
 	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, s), saga.EngineConfig{MaxReplyAge: 500 * time.Millisecond}, uow.Config{})
 	l.plan("x p", deferred)
@@ -131,7 +131,7 @@ func TestRule27_TimersWaitWhileRepliesAreLate(t *testing.T) {
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for range 16 { // 800 ms, more than twice the step's timeout
+	for range 75 { // 3.75 s, longer than the step's timeout
 		<-tick.C
 		must(t, l.bus.Publisher().Publish("home.replies", &message.Message{
 			UUID: time.Now().String(), Metadata: stale.Metadata(), Payload: []byte("{}"),

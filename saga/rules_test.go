@@ -58,8 +58,7 @@ func TestRule19_NotExecutedIsNotFailed(t *testing.T) {
 func TestRule20_PivotInDoubtIsNeitherUndoneNorPassed(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, dialect string) {
-		p := def.pivot("p")
-		p.Timeout = 1500 * time.Millisecond
+		p := fleeting(def.pivot("p"))
 		l := newLab(t, dialect, saga.MustDefine("lab", 1, patient(def.undo("a")), p, patient(quick("b"))),
 			saga.EngineConfig{}, uow.Config{})
 		l.plan("x p", deferred) // it runs, and does not answer
@@ -92,8 +91,8 @@ func TestRule20_PivotInDoubtIsNeitherUndoneNorPassed(t *testing.T) {
 func TestRule20_UndoSettlesFirst(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, dialect string) {
-		u := def.undo("a")
-		u.Retry.Attempts, u.Timeout = 1, 3*time.Second // the do must arrive before its deadline on a busy machine
+		u := fleeting(def.undo("a"))
+		u.Retry.Attempts = 1
 		l := newLab(t, dialect, saga.MustDefine("lab", 1, u, patient(def.pivot("p"))), saga.EngineConfig{}, uow.Config{})
 		l.plan("x a", deferred)
 		l.run()
@@ -128,8 +127,8 @@ func (l *lab) end(id string) saga.Instance[labState] {
 
 func TestRule21_RetriesKeepTheTokenAndAnyReplyCounts(t *testing.T) {
 	t.Parallel()
-	s := quick("p")
-	s.Pivot, s.Timeout, s.Retry.Attempts = true, 100*time.Millisecond, 10
+	s := fleeting(def.pivot("p"))
+	s.Retry.Attempts = 10
 	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, s), saga.EngineConfig{}, uow.Config{})
 	l.plan("x p", deferred)
 	l.run()
