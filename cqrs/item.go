@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -37,7 +36,7 @@ type item struct {
 	d      *Delivery
 	msg    *message.Message // nil: parked
 	parked *Parked          // nil: fresh
-	done   *sync.WaitGroup  // of the worker that leased it
+	done   func()           // tells the worker that leased it
 	chain  *chain
 	route  *route
 	queue  string // what keeps order; "" for a message without key
@@ -92,7 +91,7 @@ func nameless(m *message.Message) string {
 // when one does not get done, those behind it must not run either.
 type chain struct{ broken atomic.Bool }
 
-func (r *runner) parkedItem(pk *Parked, done *sync.WaitGroup) *item {
+func (r *runner) parkedItem(pk *Parked, done func()) *item {
 	md := message.Metadata(pk.Metadata)
 	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: pk.Payload, Metadata: md}
 	d.Envelope.Attempt = pk.Attempt
@@ -152,7 +151,7 @@ func (it *item) settle(acknowledge bool) {
 		if !acknowledge || it.fate.postponed() || it.blocks {
 			it.chain.broken.Store(true)
 		}
-		it.done.Done()
+		it.done()
 	case acknowledge:
 		it.msg.Ack()
 	default:

@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// drainParked runs parked messages that are due until the intake stops. It sleeps until the earliest due time that
-// this process knows of, or for Poll, because others park too.
+// drainParked has parked messages run that are due until the intake stops, and waits for what it has handed out. It
+// sleeps until the earliest due time that this process knows of, or for Poll, because others park too.
 func (r *runner) drainParked() {
+	defer r.out.settled.Wait()
 	for pause := time.Duration(0); ; {
-		n, err := r.runDue()
+		more, err := r.leaseDue()
 		switch {
 		case err != nil:
 			pause = min(max(2*pause, 50*time.Millisecond), 5*time.Second)
@@ -18,11 +19,8 @@ func (r *runner) drainParked() {
 			if !sleep(r.intake, pause) {
 				return
 			}
-		case n > 0:
+		case more:
 			pause = 0
-			if r.intake.Err() != nil {
-				return
-			}
 		default:
 			pause = 0
 			if !r.idle() {
@@ -35,7 +33,7 @@ func (r *runner) drainParked() {
 // idle waits until something may be due, or reports that the intake stopped.
 func (r *runner) idle() bool {
 	end := time.Now().Add(r.p.cfg.Poll)
-	for {
+	for r.intake.Err() == nil {
 		wait := time.Until(end)
 		if at := r.due.Load(); at != 0 {
 			wait = min(wait, time.Until(time.Unix(0, at)))
@@ -54,6 +52,7 @@ func (r *runner) idle() bool {
 		}
 		timer.Stop()
 	}
+	return false
 }
 
 const shortestLease = 5 * time.Second
@@ -84,32 +83,82 @@ func (r *runner) took(d time.Duration) {
 	}
 }
 
-// runDue leases due messages, has their lanes run them, and waits for the outcome.
-func (r *runner) runDue() (int, error) {
+// out is what was leased and handed to lanes, and is not settled yet.
+type out struct {
+	mu      sync.Mutex
+	ids     map[string]bool
+	settled sync.WaitGroup
+}
+
+// add notes a message, or reports that it is out already.
+func (o *out) add(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ids[id] {
+		return false
+	}
+	o.ids[id] = true
+	o.settled.Add(1)
+	return true
+}
+
+func (o *out) remove(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.ids, id)
+	o.settled.Done()
+}
+
+func (o *out) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ids)
+}
+
+// leaseDue leases due messages and hands them to their lanes, as many as make a batch for each lane; it does not wait
+// for them, or one that is slow would hold up those of all other lanes. It reports whether there may be more.
+func (r *runner) leaseDue() (more bool, err error) {
+	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-r.out.count())
+	if limit <= 0 {
+		return false, nil
+	}
 	var due []*Parked
-	err := r.p.do(r.intake, func(ctx context.Context) (err error) {
-		due, err = r.p.cfg.Parking.Lease(ctx, r.p.group, r.p.cfg.MaxBatch, r.leaseFor())
+	err = r.p.do(r.intake, func(ctx context.Context) (err error) {
+		due, err = r.p.cfg.Parking.Lease(ctx, r.p.group, limit, r.leaseFor())
 		return err
 	})
 	if err != nil {
 		if r.intake.Err() != nil {
-			return 0, nil
+			return false, nil
 		}
-		return 0, err
+		return false, err
 	}
-	var done sync.WaitGroup
-	chains := map[string]*chain{}
+	r.handOut(due)
+	return len(due) == limit, nil
+}
+
+// handOut gives leased messages to their lanes. One that is still in its lane, because its lease was too short, is not
+// given to it again; nor is what follows, or it might run before the other, whose run will be in vain.
+func (r *runner) handOut(due []*Parked) {
+	chains := map[string]*chain{} // nil: the rest of the queue has to wait
 	for _, pk := range due {
-		done.Add(1)
-		it := r.parkedItem(pk, &done)
-		if chains[pk.Queue] == nil {
-			chains[pk.Queue] = &chain{}
+		c, known := chains[pk.Queue]
+		if !known {
+			c = &chain{}
 		}
-		it.chain = chains[pk.Queue]
+		if c != nil && !r.out.add(pk.ID) {
+			c = nil
+		}
+		if chains[pk.Queue] = c; c == nil {
+			continue
+		}
+		it := r.parkedItem(pk, func() {
+			r.out.remove(pk.ID)
+			r.wake(0) // the next of its queue may be due, and there is room for others
+		})
+		it.chain = c
 		if !r.laneOf(it).put(r.intake, it) {
 			it.release()
 		}
 	}
-	done.Wait()
-	return len(due), nil
 }

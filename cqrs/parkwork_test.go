@@ -1,0 +1,138 @@
+package cqrs_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// sideBySide lets lanes work at the same time, for handlers that write nothing.
+type sideBySide struct{}
+
+func (sideBySide) Do(ctx context.Context, fn func(context.Context) error) error {
+	return fn(context.WithValue(context.WithoutCancel(ctx), txKey{}, &frame{}))
+}
+
+// oneCall is parking whose calls come one at a time, whoever makes them.
+type oneCall struct {
+	mu *sync.Mutex
+	parking
+}
+
+func (p oneCall) Parked(ctx context.Context, group string, queues []string) ([]bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parking.Parked(ctx, group, queues)
+}
+
+func (p oneCall) Append(ctx context.Context, ms []*cqrs.Parked) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parking.Append(ctx, ms)
+}
+
+func (p oneCall) Lease(ctx context.Context, group string, n int, ttl time.Duration) ([]*cqrs.Parked, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parking.Lease(ctx, group, n, ttl)
+}
+
+func (p oneCall) Reschedule(ctx context.Context, ms []*cqrs.Parked) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parking.Reschedule(ctx, ms)
+}
+
+func (p oneCall) Consume(ctx context.Context, ms []*cqrs.Parked) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.parking.Consume(ctx, ms)
+}
+
+func sideBySideConfig(b *db) cqrs.ProcessorConfig {
+	return cqrs.ProcessorConfig{
+		Subscribe: b.subscriber, UnitOfWork: sideBySide{}, InTransaction: inTx, HandlerTimeout: time.Hour,
+		Parking: oneCall{mu: &sync.Mutex{}, parking: parking{b}},
+	}
+}
+
+// later postpones each note once, for as long as its text says.
+func later(tried *sync.Map, n note) error {
+	if _, again := tried.LoadOrStore(n.Order, true); again {
+		return nil
+	}
+	d, err := time.ParseDuration(n.Text)
+	return cqrs.Later(d, errors.Join(err, errors.New("not now")))
+}
+
+// A parked message that runs for long does not keep those of other lanes from running.
+func TestRule04_ASlowParkedMessageHoldsUpItsLaneAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		cfg.Lanes = 64
+		s := newService(t, b, catalog(), cfg)
+		var tried, done sync.Map
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if err := later(&tried, n); err != nil {
+				return err
+			}
+			if n.Order == "slow" {
+				time.Sleep(30 * time.Minute)
+			}
+			done.Store(n.Order, true)
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "slow", "1s"))
+		for _, k := range []string{"a", "b", "c", "d", "e", "f"} { // it shares its lane with few of them at most
+			s.deliver("shop.commands", noteMsg(k, k, "5s"))
+		}
+		time.Sleep(10 * time.Minute)
+		ran := 0
+		done.Range(func(any, any) bool { ran++; return true })
+		if ran < 3 {
+			t.Errorf("%d of 6 other keys, due after 5s, have run within 10 minutes", ran)
+		}
+		time.Sleep(2 * time.Hour) // its first run is in vain, for nobody knew how long it takes
+	})
+}
+
+// A message whose lease ends while it waits in its lane is leased again, but does not come to its lane again: the run
+// is in vain, and the next one is not.
+func TestALeasedMessageIsInItsLaneOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		cfg.Lanes = 1
+		s := newService(t, b, catalog(), cfg)
+		var tried sync.Map
+		runs := 0
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Order == "slow" {
+				time.Sleep(time.Minute)
+				return nil
+			}
+			runs++
+			return later(&tried, n)
+		})
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "k", "1s"))
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("2", "slow", ""))
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		if runs != 3 || len(b.state.parked) > 0 {
+			t.Errorf("%d runs, want 3: postponed, in vain, and handled; %d messages are still parked", runs, len(b.state.parked))
+		}
+	})
+}
