@@ -2,6 +2,7 @@ package cqrs
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,11 +36,11 @@ func (r *runner) idle() bool {
 	end := time.Now().Add(r.p.cfg.Poll)
 	for r.intake.Err() == nil {
 		wait := time.Until(end)
-		if at := r.due.Load(); at != 0 {
-			wait = min(wait, time.Until(time.Unix(0, at)))
+		if at, ok := r.due.next(); ok {
+			wait = min(wait, time.Until(at))
 		}
 		if wait <= 0 {
-			r.due.Store(0)
+			r.due.pass(time.Now())
 			return true
 		}
 		timer := time.NewTimer(wait)
@@ -53,6 +54,45 @@ func (r *runner) idle() bool {
 		timer.Stop()
 	}
 	return false
+}
+
+// dues are the times at which parked messages are due, as far as this process knows, by its clock. Its zero value is
+// ready.
+type dues struct {
+	mu    sync.Mutex
+	times []time.Time // sorted, distinct
+}
+
+// What is due within dueStep is looked for together. Of more times than maxDues the latest are left to Poll.
+const (
+	dueStep = 10 * time.Millisecond
+	maxDues = 1000
+)
+
+func (d *dues) add(at time.Time) {
+	at = at.Round(0).Add(dueStep - 1).Truncate(dueStep)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i, found := slices.BinarySearchFunc(d.times, at, time.Time.Compare); !found && i < maxDues {
+		d.times = slices.Insert(d.times[:min(len(d.times), maxDues-1)], i, at)
+	}
+}
+
+// next returns the earliest time, if there is one.
+func (d *dues) next() (at time.Time, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.times) == 0 {
+		return at, false
+	}
+	return d.times[0], true
+}
+
+// pass forgets the times that have come.
+func (d *dues) pass(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.times = slices.DeleteFunc(d.times, func(at time.Time) bool { return !at.After(now) })
 }
 
 const shortestLease = 5 * time.Second

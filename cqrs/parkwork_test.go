@@ -136,3 +136,29 @@ func TestALeasedMessageIsInItsLaneOnce(t *testing.T) {
 		}
 	})
 }
+
+// Each parked message runs when it is due, also if others are due before it; Poll is for those of other processes.
+func TestRule04_EachParkedMessageRunsWhenItIsDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Lanes, cfg.Poll = 1, time.Hour
+		s := newService(t, b, catalog(), cfg)
+		var tried sync.Map
+		cqrs.On(s.p, func(ctx context.Context, n note) error {
+			err := later(&tried, n)
+			if err == nil {
+				b.add(ctx, n.Order, 1)
+			}
+			return err
+		})
+		s.oneBatch("shop.commands", noteMsg("2", "b", "3s"), noteMsg("1", "a", "1s"), noteMsg("3", "c", "2s"))
+		time.Sleep(4 * time.Second)
+		for _, key := range []string{"a", "b", "c"} {
+			if b.row(key) != 1 {
+				t.Errorf("%s was due within 3 s and has not run after 4", key)
+			}
+		}
+	})
+}

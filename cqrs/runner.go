@@ -37,7 +37,7 @@ type runner struct {
 	pollNow  chan struct{}
 	slowest  atomic.Int64 // nanoseconds of the longest transaction so far
 	out      out
-	due      atomic.Int64 // unix nanoseconds by this process's clock of the earliest known due time; 0: none
+	due      dues
 }
 
 // Run consumes until ctx ends, then drains: stop intake, finish batches, commit, ack.
@@ -271,18 +271,13 @@ func (r *runner) laneOf(it *item) *lane {
 	return r.lanes[maphash.String(r.seed, it.d.Envelope.Key)%n]
 }
 
-// wake has the parked worker look again after d.
+// wake has the parked worker look again after d, at once if that is 0.
 func (r *runner) wake(d time.Duration) {
-	at := time.Now().Add(d).UnixNano()
-	for {
-		old := r.due.Load()
-		if old != 0 && old <= at {
-			return
-		}
-		if r.due.CompareAndSwap(old, at) {
-			break
-		}
+	at := time.Now().Add(d)
+	if d == 0 {
+		at = time.Time{}
 	}
+	r.due.add(at)
 	select {
 	case r.pollNow <- struct{}{}:
 	default:

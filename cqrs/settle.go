@@ -271,7 +271,6 @@ func (b *batch) write(ctx context.Context, d *decisions) error {
 // finish acts on what was committed: acknowledgements, memory, counters, logs.
 func (b *batch) finish() {
 	var keep []*item
-	soonest, wake := time.Duration(0), false
 	for _, it := range b.items {
 		it.marked = false
 		if it.fate == unstarted {
@@ -294,19 +293,16 @@ func (b *batch) finish() {
 			keep = append(keep, it)
 			continue
 		}
-		if (it.fate == retried || it.fate == scheduled) && (!wake || it.delay < soonest) {
-			soonest, wake = it.delay, true
-		}
-		if it.fate == behind && !wake {
-			soonest, wake = b.p.cfg.Retry.Min, true
+		switch it.fate {
+		case retried, scheduled:
+			b.r.wake(it.delay)
+		case behind:
+			b.r.wake(b.p.cfg.Retry.Min)
 		}
 		it.settle(true)
 	}
 	if len(keep) > 0 {
 		b.l.held.hold(keep)
-	}
-	if wake {
-		b.r.wake(soonest)
 	}
 }
 
