@@ -36,8 +36,8 @@ type item struct {
 	d      *Delivery
 	msg    *message.Message // nil: parked
 	parked *Parked          // nil: fresh
-	done   func()           // tells the worker that leased it
-	chain  *chain
+	chain  *chain           // of a parked one
+	done   func(*Parked)    // tells the worker that leased it
 	route  *route
 	queue  string // what keeps order; "" for a message without key
 
@@ -91,11 +91,11 @@ func nameless(m *message.Message) string {
 // when one does not get done, those behind it must not run either.
 type chain struct{ broken atomic.Bool }
 
-func (r *runner) parkedItem(pk *Parked, done func()) *item {
+func (r *runner) parkedItem(pk *Parked, c *chain) *item {
 	md := message.Metadata(pk.Metadata)
 	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: pk.Payload, Metadata: md}
 	d.Envelope.Attempt = pk.Attempt
-	it := &item{d: d, parked: pk, done: done, queue: queueOf(pk.Topic, d.Envelope.Key)}
+	it := &item{d: d, parked: pk, chain: c, done: r.parkedDone, queue: queueOf(pk.Topic, d.Envelope.Key)}
 	it.arrives = it.queue != "" && pk.Queue == pk.ID
 	it.route = r.routeOf(d)
 	return it
@@ -151,7 +151,7 @@ func (it *item) settle(acknowledge bool) {
 		if !acknowledge || it.fate.postponed() || it.blocks {
 			it.chain.broken.Store(true)
 		}
-		it.done()
+		it.done(it.parked)
 	case acknowledge:
 		it.msg.Ack()
 	default:

@@ -123,36 +123,57 @@ func (r *runner) took(d time.Duration) {
 	}
 }
 
-// out is what was leased and handed to lanes, and is not settled yet.
-type out struct {
+// outstanding are the messages that were leased and handed to lanes, and are not settled yet.
+type outstanding struct {
 	mu      sync.Mutex
-	ids     map[string]bool
+	byID    map[string]*leased
 	settled sync.WaitGroup
 }
 
-// add notes a message, or reports that it is out already.
-func (o *out) add(id string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ids[id] {
-		return false
-	}
-	o.ids[id] = true
-	o.settled.Add(1)
-	return true
+// A leased message is outstanding.
+type leased struct {
+	parked *Parked // as it was handed out
+	lease  string  // the latest
+	chain  *chain
 }
 
-func (o *out) remove(id string) {
+// add notes a message that comes behind those of c, or at the head of a new chain if that is nil. One that is
+// outstanding already, because its lease was too short for the time in its lane, gets the new lease instead, unless
+// another process has run it meanwhile: then the run here is to be in vain.
+func (o *outstanding) add(pk *Parked, c *chain) (_ *chain, added bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.ids, id)
+	if l := o.byID[pk.ID]; l != nil {
+		if pk.Attempt == l.parked.Attempt && len(pk.Failures) == len(l.parked.Failures) {
+			l.lease = pk.Lease
+		}
+		return l.chain, false
+	}
+	if c == nil {
+		c = &chain{}
+	}
+	o.byID[pk.ID] = &leased{parked: pk, lease: pk.Lease, chain: c}
+	o.settled.Add(1)
+	return c, true
+}
+
+func (o *outstanding) lease(id string) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.byID[id].lease
+}
+
+func (o *outstanding) remove(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.byID, id)
 	o.settled.Done()
 }
 
-func (o *out) count() int {
+func (o *outstanding) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.ids)
+	return len(o.byID)
 }
 
 // leaseDue leases due messages and hands them to their lanes, as many as make a batch for each lane; it does not wait
@@ -173,32 +194,22 @@ func (r *runner) leaseDue() (more bool, err error) {
 		}
 		return false, err
 	}
-	r.handOut(due)
-	return len(due) == limit, nil
-}
-
-// handOut gives leased messages to their lanes. One that is still in its lane, because its lease was too short, is not
-// given to it again; nor is what follows, or it might run before the other, whose run will be in vain.
-func (r *runner) handOut(due []*Parked) {
-	chains := map[string]*chain{} // nil: the rest of the queue has to wait
+	chains := map[string]*chain{}
 	for _, pk := range due {
-		c, known := chains[pk.Queue]
-		if !known {
-			c = &chain{}
-		}
-		if c != nil && !r.out.add(pk.ID) {
-			c = nil
-		}
-		if chains[pk.Queue] = c; c == nil {
+		c, added := r.out.add(pk, chains[pk.Queue])
+		if chains[pk.Queue] = c; !added {
 			continue
 		}
-		it := r.parkedItem(pk, func() {
-			r.out.remove(pk.ID)
-			r.wake(0) // the next of its queue may be due, and there is room for others
-		})
-		it.chain = c
+		it := r.parkedItem(pk, c)
 		if !r.laneOf(it).put(r.intake, it) {
 			it.release()
 		}
 	}
+	return len(due) == limit, nil
+}
+
+// parkedDone notes that a message is settled: the next of its queue may be due, and there is room for others.
+func (r *runner) parkedDone(pk *Parked) {
+	r.out.remove(pk.ID)
+	r.wake(0)
 }

@@ -36,7 +36,7 @@ type runner struct {
 	failed   chan error
 	pollNow  chan struct{}
 	slowest  atomic.Int64 // nanoseconds of the longest transaction so far
-	out      out
+	out      outstanding
 	due      dues
 }
 
@@ -81,7 +81,7 @@ func (p *Processor) prepare(ctx context.Context) (*runner, error) {
 		byTopic: map[string][]*handler{}, byName: map[string][]*handler{},
 		failed: make(chan error, 1), pollNow: make(chan struct{}, 1),
 		over: make(chan struct{}), overtime: make(chan struct{}),
-		out: out{ids: map[string]bool{}},
+		out: outstanding{byID: map[string]*leased{}},
 	}
 	if p.current.Load() != nil {
 		return nil, errors.Join(errRunsAlready, r.close())
