@@ -13,9 +13,7 @@ import (
 type calls struct {
 	mu      sync.Mutex
 	open    map[string]chan *Delivery
-	sub     message.Subscriber
-	stopped chan struct{} // closed when the reader has returned
-	stop    context.CancelFunc
+	answers *answers // nil until the first call of a run
 	serving *runner
 }
 
@@ -52,7 +50,7 @@ func Call[R any](ctx context.Context, p *Processor, cmd Request[R]) (R, error) {
 
 func (p *Processor) ask(ctx context.Context, cmd any) (*Delivery, error) {
 	token := newID()
-	reply, over, err := p.calls.expect(p, token)
+	reply, over, err := p.calls.expect(ctx, p, token)
 	if err != nil {
 		return nil, err
 	}
@@ -85,34 +83,38 @@ func (c *calls) serve(r *runner) (end func() error) {
 
 func (c *calls) end() error {
 	c.mu.Lock()
-	sub, stop, stopped := c.sub, c.stop, c.stopped
-	c.serving, c.sub, c.stop, c.stopped = nil, nil, nil, nil
+	as := c.answers
+	c.serving, c.answers = nil, nil
 	c.mu.Unlock()
-	if sub == nil {
+	if as == nil {
 		return nil
 	}
-	stop()
-	err := sub.Close()
-	<-stopped
-	return err
+	return as.close()
 }
 
-// expect registers a token; the first call of a run subscribes, so that others cost nothing.
-func (c *calls) expect(p *Processor, token string) (reply chan *Delivery, over <-chan struct{}, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.serving == nil {
-		return nil, nil, ErrNotRunning
-	}
-	if err := c.listen(p); err != nil {
+// expect registers a token, once the subscription is there: the first call of a run makes it, so that runs without
+// calls cost nothing.
+func (c *calls) expect(ctx context.Context, p *Processor, token string) (chan *Delivery, <-chan struct{}, error) {
+	as, err := c.subscription(p)
+	if err != nil {
 		return nil, nil, err
 	}
+	select {
+	case <-as.made:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	if as.err != nil {
+		return nil, nil, as.err
+	}
+	reply := make(chan *Delivery, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.open == nil {
 		c.open = map[string]chan *Delivery{}
 	}
-	reply = make(chan *Delivery, 1)
 	c.open[token] = reply
-	return reply, c.stopped, nil
+	return reply, as.over, nil
 }
 
 func (c *calls) forget(token string) {
@@ -121,45 +123,85 @@ func (c *calls) forget(token string) {
 	delete(c.open, token)
 }
 
-// listen subscribes unless that is done; a subscription that has ended by itself is replaced. The caller holds mu.
-func (c *calls) listen(p *Processor) error {
-	if c.sub == nil {
-		return c.subscribe(p)
+// subscription returns the one that is there or being made. One that failed or ended by itself is replaced.
+func (c *calls) subscription(p *Processor) (*answers, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.serving == nil {
+		return nil, ErrNotRunning
 	}
-	select {
-	case <-c.stopped:
-	default:
-		return nil
+	old := c.answers
+	if old != nil {
+		select {
+		case <-old.over:
+		default:
+			return old, nil
+		}
 	}
-	c.stop()
-	err := c.sub.Close()
-	c.sub, c.stop, c.stopped = nil, nil, nil
-	if err != nil {
-		return fmt.Errorf("cqrs: close the subscriber of replies: %w", err)
-	}
-	return c.subscribe(p)
+	ctx, stop := context.WithCancel(c.serving.ctx)
+	as := &answers{made: make(chan struct{}), over: make(chan struct{}), stop: stop}
+	c.answers = as
+	go func() {
+		defer close(as.over)
+		if old != nil {
+			as.err = old.close()
+		}
+		var ch <-chan *message.Message
+		if as.err == nil {
+			ch, as.err = as.subscribe(ctx, p)
+		}
+		close(as.made)
+		if as.err == nil {
+			c.read(ch)
+		}
+	}()
+	return as, nil
 }
 
-func (c *calls) subscribe(p *Processor) error {
+// answers is a subscription to the replies of calls.
+type answers struct {
+	made chan struct{} // closed when it is there, or err says why not
+	over chan struct{} // closed when it has ended
+	stop context.CancelFunc
+	sub  message.Subscriber
+	err  error
+}
+
+func (as *answers) subscribe(ctx context.Context, p *Processor) (<-chan *message.Message, error) {
 	topic := p.CallTopic()
 	sub, err := p.cfg.Subscribe(topic)
 	if err != nil {
-		return fmt.Errorf("cqrs: subscriber of replies: %w", err)
+		return nil, fmt.Errorf("cqrs: subscriber of replies: %w", err)
 	}
-	ctx, stop := context.WithCancel(c.serving.ctx)
+	if s, ok := sub.(message.SubscribeInitializer); ok {
+		if err := s.SubscribeInitialize(topic); err != nil { // it may be there all the same
+			p.log.Warn("topic of replies cannot be created", "topic", topic, "error", err)
+		}
+	}
 	ch, err := sub.Subscribe(ctx, topic)
 	if err != nil {
-		stop()
-		return errors.Join(fmt.Errorf("cqrs: subscribe to %q: %w", topic, err), sub.Close())
+		return nil, errors.Join(fmt.Errorf("cqrs: subscribe to %q: %w", topic, err), sub.Close())
 	}
-	c.sub, c.stop, c.stopped = sub, stop, make(chan struct{})
-	go c.read(ch, c.stopped)
+	as.sub = sub
+	return ch, nil
+}
+
+func (as *answers) close() error {
+	as.stop()
+	<-as.made
+	if as.err != nil {
+		return nil // who asked for it was told
+	}
+	err := as.sub.Close()
+	<-as.over
+	if err != nil {
+		return fmt.Errorf("cqrs: close the subscriber of replies: %w", err)
+	}
 	return nil
 }
 
 // read hands replies to those who wait. A reply that nobody waits for any more is dropped.
-func (c *calls) read(ch <-chan *message.Message, stopped chan struct{}) {
-	defer close(stopped)
+func (c *calls) read(ch <-chan *message.Message) {
 	for m := range ch {
 		d := &Delivery{Envelope: EnvelopeFrom(m), Payload: m.Payload, Metadata: m.Metadata}
 		c.mu.Lock()

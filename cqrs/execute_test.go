@@ -306,6 +306,52 @@ func TestACallSubscribesAgain(t *testing.T) {
 	})
 }
 
+// slow is a subscriber whose subscriptions take a while to make.
+type slow struct {
+	*subscriber
+	pause time.Duration
+}
+
+func (s slow) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	time.Sleep(s.pause)
+	return s.subscriber.Subscribe(ctx, topic)
+}
+
+// A call whose context ends while the subscription to replies is being made returns; the others use it.
+func TestACallDoesNotWaitForItsSubscription(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Subscribe = func(group string) (message.Subscriber, error) {
+			s := slow{subscriber: &subscriber{db: b}}
+			if strings.Contains(group, "replies") {
+				s.pause = time.Hour
+			}
+			return s, nil
+		}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.Handle(s.p, func(_ context.Context, c place) (receipt, error) { return receipt{c.Order}, nil })
+		s.run()
+		synctest.Wait()
+		patient := make(chan error, 1)
+		go func() {
+			_, err := cqrs.Call(t.Context(), s.p, place{})
+			patient <- err
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		if _, err := cqrs.Call(ctx, s.p, place{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Call = %v", err)
+		}
+		if took := time.Since(start); took > time.Minute {
+			t.Errorf("it returned after %s", took)
+		}
+		must(t, <-patient)
+	})
+}
+
 func TestBehaviorsWrapEveryHandlerOutermostFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

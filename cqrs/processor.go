@@ -65,8 +65,9 @@ type ProcessorConfig struct {
 	Poll time.Duration
 	// ReplyTopics says where replies may go; nil allows names with a part "replies", as in "orders.replies".
 	ReplyTopics func(topic string) bool
-	// Instance names this process in the topic that [Call] receives replies on; it must be its own.
-	// "" means host name and process ID.
+	// Instance names this process in the topic that [Call] receives replies on; it must be its own. "" means host name
+	// and process ID. The first call creates the topic, if the subscriber is a message.SubscribeInitializer; nobody
+	// deletes it, or the group that read it: give instances names that they keep where processes come and go.
 	Instance string
 	Logger   *slog.Logger // nil discards
 }
