@@ -114,11 +114,12 @@ func executePlain[R any](ctx context.Context, p *Processor, h *handler, ex execu
 		ctx = &scope{Context: ctx}
 	}
 	if h.locks != nil {
-		unlock, err := p.locks.lock(ctx, lockNames(h.locks(cmd)))
+		locked, unlock, err := p.locks.lock(ctx, lockNames(h.locks(cmd)))
 		if err != nil {
 			var none R
 			return none, err
 		}
+		ctx = locked
 		defer unlock()
 	}
 	r, err := ex.execute(ctx, p, cmd)
@@ -162,10 +163,11 @@ func executeInUnit[R any](ctx context.Context, p *Processor, h *handler, ex exec
 		locks = lockNames(h.locks(cmd))
 	}
 	if len(locks) > 0 && p.cfg.Locker == nil && !inline {
-		unlock, err := p.locks.lock(ctx, locks)
+		locked, unlock, err := p.locks.lock(ctx, locks)
 		if err != nil {
 			return none, err
 		}
+		ctx = locked
 		defer unlock()
 	}
 	var out outcome[R]

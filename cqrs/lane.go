@@ -287,10 +287,11 @@ func (l *lane) transact(items []*item) error {
 	}
 	names := b.locks()
 	if len(names) > 0 && l.r.p.cfg.Locker == nil {
-		unlock, err := l.r.p.locks.lock(ctx, names)
+		locked, unlock, err := l.r.p.locks.lock(ctx, names)
 		if err != nil {
 			return err
 		}
+		ctx = locked
 		defer unlock()
 	}
 	over := func(error) {}

@@ -2,6 +2,7 @@ package cqrs
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -16,8 +17,13 @@ type keyLock struct {
 	uses int           // holders and waiters
 }
 
-// lock takes names, sorted and distinct, in order. It gives up, holding none, when ctx ends.
-func (l *keyLocks) lock(ctx context.Context, names []string) (unlock func(), err error) {
+// heldLocks is the key of the names that a context's handler runs under.
+type heldLocks struct{ in *keyLocks }
+
+// lock takes names, sorted and distinct, in order, but for those that ctx holds already: a command that is executed
+// inside a handler must not wait for it. It gives up, holding no more than before, when ctx ends.
+func (l *keyLocks) lock(ctx context.Context, names []string) (locked context.Context, unlock func(), err error) {
+	before, _ := ctx.Value(heldLocks{l}).([]string)
 	taken := make([]string, 0, len(names))
 	unlock = func() {
 		for _, n := range taken {
@@ -25,6 +31,9 @@ func (l *keyLocks) lock(ctx context.Context, names []string) (unlock func(), err
 		}
 	}
 	for _, n := range names {
+		if slices.Contains(before, n) {
+			continue
+		}
 		k := l.use(n)
 		select {
 		case <-k.free:
@@ -32,10 +41,10 @@ func (l *keyLocks) lock(ctx context.Context, names []string) (unlock func(), err
 		case <-ctx.Done():
 			l.release(n, false)
 			unlock()
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		}
 	}
-	return unlock, nil
+	return context.WithValue(ctx, heldLocks{l}, slices.Concat(before, taken)), unlock, nil
 }
 
 func (l *keyLocks) use(name string) *keyLock {

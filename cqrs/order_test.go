@@ -64,6 +64,41 @@ type lockerFunc func(context.Context, []string) error
 
 func (f lockerFunc) Lock(ctx context.Context, names []string) error { return f(ctx, names) }
 
+// A command that a handler executes under the lock that it holds does not wait for it, in a lane or without one.
+func TestRule03_ANestedCommandDoesNotWaitForItsCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		s := newService(t, b, catalog(), cqrs.ProcessorConfig{Subscribe: b.subscriber})
+		mine := []string{"sku", "order"} // not to be sorted
+		ran := 0
+		cqrs.Handle(s.p, func(ctx context.Context, c place) (receipt, error) {
+			if c.SKU == "outer" {
+				return cqrs.Execute(ctx, s.p, place{SKU: "inner"})
+			}
+			ran++
+			return receipt{}, nil
+		}, cqrs.Locks(func(place) []string { return mine }))
+		cqrs.On(s.p, func(ctx context.Context, _ note) error {
+			_, err := cqrs.Execute(ctx, s.p, place{SKU: "outer"})
+			return err
+		}, cqrs.Locks(func(note) []string { return mine[1:] }))
+		s.run()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := cqrs.Execute(ctx, s.p, place{SKU: "outer"}); err != nil {
+			t.Error(err)
+		}
+		s.deliver("shop.commands", noteMsg("1", "k", ""))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if ran != 2 || mine[0] != "sku" {
+			t.Errorf("%d ran of 2; locks %q", ran, mine)
+		}
+	})
+}
+
 func TestRule03_WithoutALockerLocksHoldInTheProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

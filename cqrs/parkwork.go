@@ -2,6 +2,7 @@ package cqrs
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -104,8 +105,9 @@ const shortestLease = 5 * time.Second
 // What has killed its process must not be leased by another one before that one knows of the death.
 func (r *runner) leaseFor() time.Duration {
 	lease := max(shortestLease, (backlog+3)*time.Duration(r.slowest.Load()))
-	if limit := r.p.cfg.HandlerTimeout; limit > 0 {
-		lease = min(lease, (backlog+3)*time.Duration(r.p.cfg.MaxBatch)*limit+shortestLease)
+	turns := (backlog + 3) * time.Duration(r.p.cfg.MaxBatch)
+	if limit := r.p.cfg.HandlerTimeout; limit > 0 && limit < (math.MaxInt64-shortestLease)/turns {
+		lease = min(lease, turns*limit+shortestLease)
 	}
 	if r.vigil != nil {
 		lease = max(lease, beatLasts+2*beatEvery)

@@ -3,6 +3,7 @@ package cqrs_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -167,4 +168,27 @@ func TestRule04_EachParkedMessageRunsWhenItIsDue(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The lease is a time to come whatever the handlers are allowed.
+func TestALeaseIsAsLongAsHandlersMayTake(t *testing.T) {
+	t.Parallel()
+	for _, timeout := range []time.Duration{time.Minute, 300 * 24 * time.Hour, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newDB()
+			cfg := b.config()
+			leases := leasing{parking{b}, new(time.Duration)}
+			cfg.Parking, cfg.HandlerTimeout = leases, timeout
+			s := newService(t, b, catalog(), cfg)
+			cqrs.On(s.p, func(context.Context, note) error { time.Sleep(30 * time.Second); return nil })
+			s.run()
+			synctest.Wait()
+			s.deliver("shop.commands", noteMsg("1", "k", "1"))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if *leases.ttl < 30*time.Second {
+				t.Errorf("handlers may take %s, and one took 30s: leased for %s", timeout, *leases.ttl)
+			}
+		})
+	}
 }

@@ -33,8 +33,8 @@ type ProcessorConfig struct {
 	Observer Observer // is told of batches, handlers and executions; nil costs nothing
 
 	Behaviors []Behavior    // outermost first
-	Lanes     int           // concurrent transactions; 0 means 8
-	MaxBatch  int           // messages per transaction; 0 means 64, 1 turns sharing off
+	Lanes     int           // concurrent transactions, at most 1,000; 0 means 8
+	MaxBatch  int           // messages per transaction, at most 10,000; 0 means 64, 1 turns sharing off
 	Linger    time.Duration // how long a batch of two or more waits for others; 0 means not at all
 	Retry     Retry         // of messages; not of Execute
 
@@ -142,6 +142,12 @@ func isReplyTopic(topic string) bool {
 	return false
 }
 
+// What is given to lanes takes memory for Lanes times MaxBatch messages at once.
+const (
+	maxLanes = 1_000
+	maxBatch = 10_000
+)
+
 // Validate joins every fault.
 func (c ProcessorConfig) Validate() error {
 	var faults []error
@@ -150,8 +156,8 @@ func (c ProcessorConfig) Validate() error {
 			faults = append(faults, fmt.Errorf("cqrs: ProcessorConfig."+format, a...))
 		}
 	}
-	bad(c.Lanes < 0, "Lanes is %d; at least 1, or 0 for the default", c.Lanes)
-	bad(c.MaxBatch < 0, "MaxBatch is %d; at least 1, or 0 for the default", c.MaxBatch)
+	bad(c.Lanes < 0 || c.Lanes > maxLanes, "Lanes is %d; 1 to %d, or 0 for the default", c.Lanes, maxLanes)
+	bad(c.MaxBatch < 0 || c.MaxBatch > maxBatch, "MaxBatch is %d; 1 to %d, or 0 for the default", c.MaxBatch, maxBatch)
 	bad(c.Linger < 0, "Linger is %s; at least 0", c.Linger)
 	bad(c.Poll < 0, "Poll is %s; more than 0, or 0 for the default", c.Poll)
 	keeps := c.inboxKeeps()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -26,12 +27,13 @@ type HandlerOption struct{ apply func(*handler) }
 
 // Locks names what a message will change beside its own key, rows that messages of other keys change too.
 // A batch takes the union of its messages' locks, sorted, before the first handler runs, so that two batches never
-// wait for each other in a circle. See [ProcessorConfig] for where the locks are.
+// wait for each other in a circle. See [ProcessorConfig] for where the locks are. A command that is executed inside a
+// handler does not wait for what that holds; inside a unit of work it takes locks only of a Locker.
 func Locks[M any](f func(M) []string) HandlerOption {
 	return HandlerOption{func(h *handler) {
 		h.locks = func(v any) []string {
 			if m, ok := v.(M); ok {
-				return f(m)
+				return slices.Clone(f(m)) // to be sorted
 			}
 			return nil
 		}

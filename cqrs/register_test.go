@@ -46,6 +46,8 @@ func TestProcessorConfigNamesTheFieldAndTheLimit(t *testing.T) {
 	b := newDB()
 	for want, cfg := range map[string]cqrs.ProcessorConfig{
 		"Lanes is -1":           {Lanes: -1},
+		"Lanes is 1001":         {Lanes: 1001},
+		"MaxBatch is 10001":     {MaxBatch: 10001},
 		"MaxBatch is -1":        {MaxBatch: -1},
 		"Linger is -1s":         {Linger: -time.Second},
 		"Poll is -1s":           {Poll: -time.Second},
