@@ -213,6 +213,14 @@ func (d *asyncDocument) fits(v any, schema map[string]any) string {
 	if ref, ok := schema["$ref"].(string); ok {
 		schema = d.resolve(ref).(map[string]any)
 	}
+	kinds, nullable := schema["type"].([]any)
+	if _, alternatives := schema["anyOf"]; v == nil && (nullable || alternatives) {
+		return ""
+	}
+	if nullable {
+		schema = maps.Clone(schema)
+		schema["type"] = kinds[0]
+	}
 	switch schema["type"] {
 	case nil:
 		return ""

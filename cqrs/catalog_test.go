@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/surge-go/surge/cqrs"
 )
@@ -160,7 +161,24 @@ type tree struct {
 	Raw   []byte
 	skip  bool
 	Skip  bool `json:"-"`
+	Dash  bool `json:"-,omitempty"`
+	roots
+	*bark
+	First *tree      `json:"first"`
+	Last  *tree      `json:"last,omitempty"`
+	Born  *time.Time `json:"born"`
+	Age   int        `json:",string"`
+	Count *int       `json:",string,omitempty"`
+	Bytes [2]byte    `json:",omitempty"`
 }
+
+type (
+	roots struct{ ID string }
+	bark  struct {
+		Bark string
+		Raw  int // hidden by the tree's
+	}
+)
 
 func TestAsyncAPISchemasFollowJSON(t *testing.T) {
 	t.Parallel()
@@ -177,10 +195,15 @@ func TestAsyncAPISchemasFollowJSON(t *testing.T) {
 	}
 	var got, want any
 	_ = json.Unmarshal(d.Components.Schemas["tree"], &got)
-	_ = json.Unmarshal([]byte(`{"type":"object","required":["Raw","extra","kids"],"properties":{
-		"name":{"type":"string"},"kids":{"type":"array","items":{"$ref":"#/components/schemas/tree"}},
-		"extra":{"type":"object","additionalProperties":{"type":"integer"}},
-		"Raw":{"type":"string","contentEncoding":"base64"}}}`), &want)
+	_ = json.Unmarshal([]byte(`{"type":"object","required":["Age","ID","Raw","born","extra","first","kids"],"properties":{
+		"name":{"type":"string"},"ID":{"type":"string"},"Bark":{"type":"string"},"-":{"type":"boolean"},
+		"kids":{"type":["array","null"],"items":{"$ref":"#/components/schemas/tree"}},
+		"first":{"anyOf":[{"$ref":"#/components/schemas/tree"},{"type":"null"}]},
+		"last":{"$ref":"#/components/schemas/tree"},
+		"extra":{"type":["object","null"],"additionalProperties":{"type":["integer","null"]}},
+		"born":{"type":["string","null"],"format":"date-time"},
+		"Age":{"type":"string"},"Count":{"type":"string"},"Bytes":{"type":"array","items":{"type":"integer"}},
+		"Raw":{"type":["string","null"],"contentEncoding":"base64"}}}`), &want)
 	a, _ := json.Marshal(got)
 	b, _ := json.Marshal(want)
 	if string(a) != string(b) {

@@ -23,10 +23,32 @@ var (
 	textType      = reflect.TypeFor[interface{ MarshalText() ([]byte, error) }]()
 )
 
+// of describes what is written for a value: for nil, that is null.
 func (s *schemas) of(t reflect.Type) object {
+	o := s.filled(t)
+	switch {
+	case t.Kind() == reflect.Pointer:
+	case t.Kind() != reflect.Slice && t.Kind() != reflect.Map, t.Implements(marshalerType), t.Implements(textType):
+		return o
+	}
+	switch kind := o["type"].(type) {
+	case string:
+		o["type"] = []string{kind, "null"}
+	case nil:
+		if len(o) > 0 {
+			return object{"anyOf": []object{o, {"type": "null"}}}
+		}
+	}
+	return o
+}
+
+// filled describes what is written for a value that is not nil.
+func (s *schemas) filled(t reflect.Type) object {
 	switch {
 	case t == timeType:
 		return object{"type": "string", "format": "date-time"}
+	case t.Kind() == reflect.Pointer && writesItself(t.Elem()):
+		return s.filled(t.Elem())
 	case t.Implements(marshalerType):
 		return object{} // anything
 	case t.Implements(textType):
@@ -34,7 +56,7 @@ func (s *schemas) of(t reflect.Type) object {
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
-		return s.of(t.Elem())
+		return s.filled(t.Elem())
 	case reflect.Bool:
 		return object{"type": "boolean"}
 	case reflect.String:
@@ -57,6 +79,8 @@ func (s *schemas) of(t reflect.Type) object {
 	return object{}
 }
 
+func writesItself(t reflect.Type) bool { return t.Implements(marshalerType) || t.Implements(textType) }
+
 func (s *schemas) structOf(t reflect.Type) object {
 	if t.Name() == "" {
 		return s.fields(t)
@@ -77,7 +101,7 @@ func (s *schemas) structOf(t reflect.Type) object {
 func (s *schemas) fields(t reflect.Type) object {
 	props := object{}
 	var required []string
-	s.addFields(t, props, &required)
+	s.addFields(t, props, &required, map[reflect.Type]bool{})
 	o := object{"type": "object", "properties": props}
 	if len(required) > 0 {
 		slices.Sort(required)
@@ -86,23 +110,73 @@ func (s *schemas) fields(t reflect.Type) object {
 	return o
 }
 
-func (s *schemas) addFields(t reflect.Type, props object, required *[]string) {
+// addFields adds a struct's fields, then those of embedded structs that they do not hide. Fields of an embedded pointer
+// are there only if it is not nil: required is nil then.
+func (s *schemas) addFields(t reflect.Type, props object, required *[]string, seen map[reflect.Type]bool) {
+	seen[t] = true
+	var embedded []reflect.StructField
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct {
-			s.addFields(f.Type, props, required)
+		tag := f.Tag.Get("json")
+		name, options, _ := strings.Cut(tag, ",")
+		switch {
+		case f.Anonymous && name == "" && pointed(f.Type).Kind() == reflect.Struct:
+			embedded = append(embedded, f)
 			continue
-		}
-		if !f.IsExported() || name == "-" {
+		case !f.IsExported() || tag == "-":
 			continue
-		}
-		if name == "" {
+		case name == "":
 			name = f.Name
 		}
-		props[name] = s.of(f.Type)
-		if !strings.Contains(options, "omit") {
+		if props[name] != nil {
+			continue
+		}
+		omits := strings.Contains(options, "omit")
+		props[name] = s.field(f.Type, omits, slices.Contains(strings.Split(options, ","), "string"))
+		if !omits && required != nil {
 			*required = append(*required, name)
 		}
 	}
+	for _, f := range embedded {
+		inner := pointed(f.Type)
+		if seen[inner] {
+			continue
+		}
+		if f.Type != inner {
+			s.addFields(inner, props, nil, seen)
+		} else {
+			s.addFields(inner, props, required, seen)
+		}
+	}
+}
+
+// field describes a struct's field. One that is omitted when it is empty is never null, and one that is quoted is the
+// text of a scalar.
+func (s *schemas) field(t reflect.Type, omits, quoted bool) object {
+	if quoted {
+		switch k := pointed(t).Kind(); {
+		case k == reflect.String, k >= reflect.Bool && k <= reflect.Float64 && k != reflect.Uintptr:
+			t = replaced(t)
+		}
+	}
+	if omits {
+		return s.filled(t)
+	}
+	return s.of(t)
+}
+
+// pointed returns what t points to, or t.
+func pointed(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// replaced returns string, or a pointer to it if t is a pointer.
+func replaced(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return reflect.TypeFor[*string]()
+	}
+	return reflect.TypeFor[string]()
 }
