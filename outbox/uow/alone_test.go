@@ -71,3 +71,52 @@ func TestNoRetries(t *testing.T) {
 		t.Errorf("%v after %d runs, %d rows", errs, runs, count(t, db, "1 = 1"))
 	}
 }
+
+// PostgreSQL ends a session that is idle in its transaction for too long. Who thinks for so long fails alone, and not
+// who happens to meet the error; neighbors do not run again one by one, each blamed in turn.
+func TestRule01_APartThatIdlesForTooLongFailsAlone(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t)
+	u := unit(t, db, one(uow.Config{Retries: 2}))
+	const culprit = 0
+	var runs atomic.Int64
+	var fns []func(context.Context) error
+	for i := range 8 {
+		fns = append(fns, func(ctx context.Context) error {
+			if err := insert(ctx, i); err != nil || i != culprit {
+				return err
+			}
+			runs.Add(1)
+			return idle(ctx, db)
+		})
+	}
+	for i, err := range together(t, u, fns...) {
+		if (err != nil) != (i == culprit) {
+			t.Errorf("part %d: %v", i, err)
+		}
+	}
+	if got := count(t, db, "id <> ?", culprit); got != 7 || count(t, db, "1 = 1") != 7 {
+		t.Errorf("%d neighbors committed, want 7; %d rows", got, count(t, db, "1 = 1"))
+	}
+	if got := runs.Load(); got != 4 { // among 8, 4 and 2, and alone
+		t.Errorf("the part that idles ran %d times, want 4", got)
+	}
+}
+
+// idle does nothing until the server has ended the session of the transaction in ctx.
+func idle(ctx context.Context, db *gorm.DB) error {
+	var pid int
+	if err := uow.DB(ctx).Raw("SELECT pg_backend_pid()").Row().Scan(&pid); err != nil {
+		return err
+	}
+	if err := uow.DB(ctx).Exec("SET LOCAL idle_in_transaction_session_timeout = 1").Error; err != nil {
+		return err
+	}
+	for there := true; there; {
+		err := db.WithContext(ctx).Raw("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ?)", pid).Row().Scan(&there)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -43,7 +43,7 @@ func (d dialect) isolation() sql.IsolationLevel {
 // transient reports whether err is nobody's fault, the transaction is gone, and running it again may help.
 func (d dialect) transient(err error) bool {
 	if code, ok := sqlState(err); ok {
-		return code == "40001" || code == "40P01" || strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0")
+		return code == "40001" || code == "40P01" || endsSession(code)
 	}
 	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
 		return e.Number == 1205 || e.Number == 1213
@@ -83,12 +83,19 @@ func (d dialect) rolledBack(err error) bool {
 // refused reports whether a failed COMMIT was answered by the server, so that nothing was committed.
 func (d dialect) refused(err error) bool {
 	if code, ok := sqlState(err); ok {
-		return !strings.HasPrefix(code, "08") && !strings.HasPrefix(code, "57P0") && code != "40003"
+		return !endsSession(code) && code != "40003"
 	}
 	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
 		return e.Number != 1053 // server shutdown in progress
 	}
 	return false
+}
+
+// endsSession reports whether an error of PostgreSQL's comes with the end of the connection: it broke, the server ended
+// it, or the transaction was idle (25P03) or under way (25P04) for longer than the server allows. Who meets it last need
+// not be who took so long.
+func endsSession(code string) bool {
+	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0") || code == "25P03" || code == "25P04"
 }
 
 func disconnected(err error) bool {
