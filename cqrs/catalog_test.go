@@ -161,7 +161,6 @@ type tree struct {
 	Raw   []byte
 	skip  bool
 	Skip  bool `json:"-"`
-	Dash  bool `json:"-,omitempty"`
 	roots
 	*bark
 	First *tree      `json:"first"`
@@ -196,7 +195,7 @@ func TestAsyncAPISchemasFollowJSON(t *testing.T) {
 	var got, want any
 	_ = json.Unmarshal(d.Components.Schemas["tree"], &got)
 	_ = json.Unmarshal([]byte(`{"type":"object","required":["Age","ID","Raw","born","extra","first","kids"],"properties":{
-		"name":{"type":"string"},"ID":{"type":"string"},"Bark":{"type":"string"},"-":{"type":"boolean"},
+		"name":{"type":"string"},"ID":{"type":"string"},"Bark":{"type":"string"},
 		"kids":{"type":["array","null"],"items":{"$ref":"#/components/schemas/tree"}},
 		"first":{"anyOf":[{"$ref":"#/components/schemas/tree"},{"type":"null"}]},
 		"last":{"$ref":"#/components/schemas/tree"},

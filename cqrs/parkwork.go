@@ -105,9 +105,9 @@ const shortestLease = 5 * time.Second
 // What has killed its process must not be leased by another one before that one knows of the death.
 func (r *runner) leaseFor() time.Duration {
 	lease := max(shortestLease, (backlog+3)*time.Duration(r.slowest.Load()))
-	turns := (backlog + 3) * time.Duration(r.p.cfg.MaxBatch)
-	if limit := r.p.cfg.HandlerTimeout; limit > 0 && limit < (math.MaxInt64-shortestLease)/turns {
-		lease = min(lease, turns*limit+shortestLease)
+	turns := (backlog + 3) * r.p.cfg.MaxBatch
+	if limit := r.p.cfg.HandlerTimeout; limit > 0 && limit < (math.MaxInt64-shortestLease)/time.Duration(turns) {
+		lease = min(lease, time.Duration(turns)*limit+shortestLease)
 	}
 	if r.vigil != nil {
 		lease = max(lease, beatLasts+2*beatEvery)
