@@ -119,6 +119,37 @@ func TestMigrate(t *testing.T) {
 	})
 }
 
+// On MySQL and MariaDB tables do not go away with the transaction: the next call goes on where one was cut off, and does
+// not take somebody else's table for its own.
+func TestMigrateGoesOn(t *testing.T) {
+	t.Parallel()
+	db := openMySQL(t)
+	file := func(text string) fstest.MapFS {
+		return fstest.MapFS{"mysql/001_first.sql": {Data: []byte(text)}}
+	}
+	const first, second = "CREATE TABLE items (id INT PRIMARY KEY, n INT);\nINSERT INTO items VALUES (1, 0);\n",
+		"CREATE INDEX items_n ON items (n);\nINSERT INTO items VALUES (2, 0);\nCREATE TABLE others (id INT);\n"
+	if err := uow.Migrate(t.Context(), db, "test", file(first+second+"KILL CONNECTION_ID();\n")); err == nil {
+		t.Fatal("its session was not ended")
+	}
+	exec(t, db, "DROP TABLE others")
+	for range 2 {
+		if err := uow.Migrate(t.Context(), db, "test", file(first+second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, db, "DELETE FROM others")
+	if got := count(t, db, "1 = 1"); got != 2 {
+		t.Errorf("%d rows, want 2", got)
+	}
+	for range 2 {
+		if err := uow.Migrate(t.Context(), db, "other", file("CREATE TABLE mine (id INT);\n"+first)); err == nil {
+			t.Error("a table that was there was taken for the package's own")
+		}
+		exec(t, db, "DROP TABLE IF EXISTS mine")
+	}
+}
+
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	got := uow.Statements("-- c;\nA ';' b;\n\nC\n  d;\nE")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"gorm.io/gorm"
 )
 
@@ -19,6 +20,7 @@ import (
 // where the database has transactional DDL (PostgreSQL and SQLite). migrations holds one folder per dialect
 // (postgres, mysql, sqlite) with files named 001_what.sql; statements end with a semicolon at the end of a line.
 // What was applied is recorded in surge_migrations. It is safe to call from several processes at once.
+// A process that dies may leave a file half applied on MySQL and MariaDB; the next call goes on with it.
 // Applied files must never change.
 func Migrate(ctx context.Context, db *gorm.DB, pkg string, migrations fs.FS) error {
 	u, err := New(db, Config{MaxShare: 1, PartTimeout: -1})
@@ -91,20 +93,48 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 	if err != nil {
 		return err
 	}
-	return u.migrate(ctx, func(ctx context.Context) error {
+	resumes := false
+	err = u.migrate(ctx, func(ctx context.Context) error {
 		var done int64
 		err := DB(ctx).Raw("SELECT count(*) FROM surge_migrations WHERE package = ? AND number = ?", pkg, number).
 			Row().Scan(&done)
 		if err != nil || done > 0 {
 			return err
 		}
+		if u.dialect == mariadb {
+			begun := DB(ctx).Exec("INSERT IGNORE INTO surge_migrations (package, number) VALUES (?, ?)", pkg, -number)
+			if begun.Error != nil {
+				return begun.Error
+			}
+			resumes = begun.RowsAffected == 0
+		}
 		for _, statement := range statements(string(text)) {
-			if _, err := DB(ctx).Statement.ConnPool.ExecContext(ctx, statement); err != nil {
+			_, err := DB(ctx).Statement.ConnPool.ExecContext(ctx, statement)
+			if err != nil && !(resumes && isThere(err)) {
 				return err
 			}
 		}
+		if err := DB(ctx).Exec(forgetBegun, pkg, -number).Error; err != nil {
+			return err
+		}
 		return DB(ctx).Exec("INSERT INTO surge_migrations (package, number) VALUES (?, ?)", pkg, number).Error
 	})
+	if isThere(err) && !resumes { // somebody else's: it must not be taken for ours the next time
+		err = errors.Join(err, u.migrate(ctx, func(ctx context.Context) error {
+			return DB(ctx).Exec(forgetBegun, pkg, -number).Error
+		}))
+	}
+	return err
+}
+
+// On MySQL and MariaDB each statement that creates something commits: a file that is under way has a row with its
+// number negated. Of such a file the statements whose work is there were done by the one who began it.
+const forgetBegun = "DELETE FROM surge_migrations WHERE package = ? AND number = ?"
+
+// isThere reports whether MySQL refuses to make what is there: a table, a column, an index or a row.
+func isThere(err error) bool {
+	var e *mysql.MySQLError
+	return errors.As(err, &e) && (e.Number == 1050 || e.Number == 1060 || e.Number == 1061 || e.Number == 1062)
 }
 
 // statements splits at semicolons that end a line; comment lines are dropped.
