@@ -5,6 +5,9 @@ import "time"
 // Age makes an outcome as old as if its COMMIT had been sent so much earlier.
 func Age(e *OutcomeError, by time.Duration) { e.receipt.at = e.receipt.at.Add(-by) }
 
+// Forget makes an outcome that of a transaction which PostgreSQL has long forgotten.
+func Forget(e *OutcomeError) { e.receipt.xid = "4" }
+
 // Waiting returns how many callers wait for a transaction.
 func Waiting(u *UnitOfWork) int {
 	u.mu.Lock()

@@ -179,6 +179,27 @@ func TestMigrateSweepsOutcomes(t *testing.T) {
 	}
 }
 
+// PostgreSQL forgets old transactions, too.
+func TestResolveWhatIsForgotten(t *testing.T) {
+	t.Parallel()
+	db, p := behind(t, openPostgres(t))
+	u := unit(t, db, uow.Config{})
+	err := u.Do(t.Context(), func(ctx context.Context) error {
+		p.lose.Store(loseAnswer)
+		p.mute.Store(true)
+		return insert(ctx, 1)
+	})
+	var unknown *uow.OutcomeError
+	if !errors.As(err, &unknown) {
+		t.Fatal(err)
+	}
+	p.mute.Store(false)
+	uow.Forget(unknown)
+	if committed, err := unknown.Resolve(t.Context()); !errors.Is(err, uow.ErrOutcomeUnknown) {
+		t.Errorf("committed %v, %v", committed, err)
+	}
+}
+
 // What tells of a COMMIT is swept after a day. From then on its outcome is unknown, which is not "not committed".
 func TestResolveAfterADay(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,8 @@ func (e *OutcomeError) Unwrap() error { return e.lost }
 
 // Resolve asks the database what became of the transaction, and waits until it knows or ctx ends. The callers that
 // shared it share its outcome. The answer can be had for 23 hours. An error means that it is still unknown: that of the
-// database, or [ErrOutcomeUnknown] for good where the table uow_outcomes is missing (MySQL and MariaDB).
+// database, or [ErrOutcomeUnknown] for good where what tells of it is gone, or the table uow_outcomes is missing (MySQL
+// and MariaDB).
 func (e *OutcomeError) Resolve(ctx context.Context) (committed bool, err error) {
 	if e.receipt == (receipt{}) {
 		return false, ErrOutcomeUnknown
@@ -157,6 +158,9 @@ func (u *UnitOfWork) ask(ctx context.Context, r receipt) (known, committed bool,
 	if r.xid != "" {
 		var status sql.NullString
 		err = u.sql.QueryRowContext(ctx, "SELECT pg_xact_status($1::xid8)", r.xid).Scan(&status)
+		if err == nil && !status.Valid { // so old that its outcome was truncated
+			err = ErrOutcomeUnknown
+		}
 		return status.String == "committed" || status.String == "aborted", status.String == "committed", err
 	}
 	var token string
