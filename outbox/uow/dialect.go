@@ -92,8 +92,8 @@ func (d dialect) refused(err error) bool {
 }
 
 // endsSession reports whether an error of PostgreSQL's comes with the end of the connection: it broke, the server ended
-// it, or the transaction was idle (25P03) or under way (25P04) for longer than the server allows. Who meets it last need
-// not be who took so long.
+// it, or the transaction was idle (25P03) or under way (25P04) for longer than the server allows. Who meets it may not
+// be who took so long.
 func endsSession(code string) bool {
 	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0") || code == "25P03" || code == "25P04"
 }

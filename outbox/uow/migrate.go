@@ -110,7 +110,7 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 		}
 		for _, statement := range statements(string(text)) {
 			_, err := DB(ctx).Statement.ConnPool.ExecContext(ctx, statement)
-			if err != nil && !(resumes && isThere(err)) {
+			if err != nil && (!resumes || !isThere(err)) {
 				return err
 			}
 		}
