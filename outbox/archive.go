@@ -71,7 +71,7 @@ func (o *Outbox) Archived(ctx context.Context, f ArchiveFilter) iter.Seq2[Archiv
 
 // where says the filter in SQL. The days bound which partitions are read; a message that was published at midnight
 // may stand in the day before.
-func (f ArchiveFilter) where() (string, []any) {
+func (f ArchiveFilter) where(d dialect) (string, []any) {
 	where, args := "seq > ?", []any{f.After}
 	if !f.Since.IsZero() {
 		where += " AND day >= ? AND published_at >= ?"
@@ -82,12 +82,12 @@ func (f ArchiveFilter) where() (string, []any) {
 		args = append(args, f.Until.UnixMicro()/day.Microseconds(), f.Until.UnixMicro())
 	}
 	if f.Key != "" {
-		where += " AND aggregateid = ?"
-		args = append(args, f.Key)
+		is, more := d.is("aggregateid", f.Key)
+		where, args = where+" AND "+is, append(args, more...)
 	}
 	for i, t := range f.Topics {
-		where += map[bool]string{true: " AND (topic = ?", false: " OR topic = ?"}[i == 0]
-		args = append(args, t)
+		is, more := d.is("topic", t)
+		where, args = where+map[bool]string{true: " AND (", false: " OR "}[i == 0]+is, append(args, more...)
 	}
 	if len(f.Topics) > 0 {
 		where += ")"
@@ -96,7 +96,7 @@ func (f ArchiveFilter) where() (string, []any) {
 }
 
 func (o *Outbox) archivePage(ctx context.Context, f ArchiveFilter, limit int) (page []ArchivedMessage, err error) {
-	where, args := f.where()
+	where, args := f.where(o.dialect)
 	x := execer{ctx, o.joined(ctx), o.dialect}
 	err = x.query("SELECT seq, "+columns+", created_at, published_at FROM outbox_archive WHERE "+where+
 		" ORDER BY seq LIMIT ?", append(args, limit), func(rows *sql.Rows) error {

@@ -112,13 +112,21 @@ func (d dialect) deletion(table string, seqs []int64) (string, []any) {
 	return "DELETE FROM " + rows, args
 }
 
-// is returns a condition that a column of text is a value, and its arguments. MySQL and MariaDB leave spaces at the end
-// out of a comparison, so that "k" and "k " would be one key.
+// same returns a condition that two texts are the same. MySQL and MariaDB leave spaces at the end out of a comparison, so
+// that "k" and "k " would be one key, and a key of spaces none.
+func (d dialect) same(a, b string) string {
+	if d.mysql() {
+		return "(" + a + " = " + b + " AND CHAR_LENGTH(" + a + ") = CHAR_LENGTH(" + b + "))"
+	}
+	return a + " = " + b
+}
+
+// is returns a condition that a column of text is a value, and its arguments.
 func (d dialect) is(column, value string) (string, []any) {
 	if d.mysql() {
-		return column + " = ? AND CHAR_LENGTH(" + column + ") = CHAR_LENGTH(?)", []any{value, value}
+		return d.same(column, "?"), []any{value, value}
 	}
-	return column + " = ?", []any{value}
+	return d.same(column, "?"), []any{value}
 }
 
 // among returns a condition that column is one of values, and its argument if it has one. The statement's text

@@ -208,11 +208,14 @@ func (r *Relay) blockades(x execer, held map[int]int64) (list []blockadeRow, err
 // retrying lists the lanes of shards that are in the retry table.
 func (x execer) retrying(shards []int64) (list []blockadeRow, err error) {
 	where, args := x.dialect.among("shard", shards)
-	err = x.query("SELECT DISTINCT shard, topic, aggregateid, CASE WHEN aggregateid = '' THEN id ELSE '' END "+
-		"FROM outbox_retry WHERE "+where, args, func(rows *sql.Rows) error {
+	lone := "CASE WHEN " + x.dialect.same("aggregateid", "''") + " THEN id ELSE '' END"
+	// The lengths tell apart what DISTINCT does not on MySQL and MariaDB (see same).
+	err = x.query("SELECT DISTINCT shard, topic, aggregateid, "+lone+", length(topic), length(aggregateid), length("+lone+
+		") FROM outbox_retry WHERE "+where, args, func(rows *sql.Rows) error {
 		var b blockadeRow
 		var key, id string
-		if err := rows.Scan(&b.shard, &b.lane.topic, &key, &id); err != nil {
+		var lengths [3]int
+		if err := rows.Scan(&b.shard, &b.lane.topic, &key, &id, &lengths[0], &lengths[1], &lengths[2]); err != nil {
 			return err
 		}
 		b.lane.key, b.lane.lone = key+id, key == ""

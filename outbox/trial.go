@@ -26,11 +26,12 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 	}
 	where, args := r.dialect.among("r.shard", shards)
 	for _, name := range r.occupied() {
-		where += " AND r.topic <> ?"
-		args = append(args, name)
+		busy, more := r.dialect.is("r.topic", name)
+		where, args = where+" AND NOT ("+busy+")", append(args, more...)
 	}
-	heads, err := r.retryRows(ctx, where+` AND r.due_at <= {now} AND (r.aggregateid = '' OR NOT EXISTS (
-		SELECT 1 FROM outbox_retry p WHERE p.topic = r.topic AND p.aggregateid = r.aggregateid AND p.seq < r.seq))
+	heads, err := r.retryRows(ctx, where+" AND r.due_at <= {now} AND ("+r.dialect.same("r.aggregateid", "''")+
+		" OR NOT EXISTS (SELECT 1 FROM outbox_retry p WHERE "+r.dialect.same("p.topic", "r.topic")+
+		" AND "+r.dialect.same("p.aggregateid", "r.aggregateid")+` AND p.seq < r.seq))
 		ORDER BY r.due_at, r.seq LIMIT ?`, append(args, maxTrials)...)
 	if err != nil {
 		return nil, err
@@ -47,8 +48,9 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		if head.key == "" || r.cfg.Poison(head.topic) != BlockKey {
 			continue
 		}
-		behind, err := r.retryRows(ctx, "r.topic = ? AND r.aggregateid = ? AND r.seq > ? ORDER BY r.seq LIMIT ?",
-			head.topic, head.key, head.seq, min(maxFollowers, r.cfg.perCall()-1))
+		where, args := r.dialect.inLane("r.", head.lane())
+		behind, err := r.retryRows(ctx, where+" AND r.seq > ? ORDER BY r.seq LIMIT ?",
+			append(args, head.seq, min(maxFollowers, r.cfg.perCall()-1))...)
 		if err != nil {
 			return nil, err
 		}
@@ -56,6 +58,18 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		tr.rows = append(tr.rows, behind...)
 	}
 	return trials, nil
+}
+
+// inLane returns a condition that a row is of a lane, and its arguments. The prefix names the table.
+func (d dialect) inLane(prefix string, l lane) (string, []any) {
+	where, args := d.is(prefix+"topic", l.topic)
+	column := "aggregateid"
+	if l.lone {
+		where += " AND " + d.same(prefix+column, "''")
+		column = "id"
+	}
+	is, more := d.is(prefix+column, l.key)
+	return where + " AND " + is, append(args, more...)
 }
 
 // occupied lists the topics that take no more trials now: they fail, or have not done with the last ones. Their
@@ -161,13 +175,8 @@ func (r *Relay) settle(ctx context.Context, conn gorm.ConnPool, tr *trial) (left
 			return 0, err
 		}
 	}
-	l := tr.rows[0].lane()
-	lane, key := "aggregateid = ?", l.key
-	if l.lone {
-		lane = "aggregateid = '' AND id = ?"
-	}
-	err = conn.QueryRowContext(ctx,
-		r.dialect.sql("SELECT count(*) FROM outbox_retry WHERE topic = ? AND "+lane), l.topic, key).Scan(&left)
+	where, args := r.dialect.inLane("", tr.rows[0].lane())
+	err = conn.QueryRowContext(ctx, r.dialect.sql("SELECT count(*) FROM outbox_retry WHERE "+where), args...).Scan(&left)
 	return left, err
 }
 
