@@ -66,7 +66,8 @@ type RelayConfig struct {
 	Backoff time.Duration
 	// MaxBackoff bounds the pauses. 0 means 15 s.
 	MaxBackoff time.Duration
-	// Poison gives the policy of a topic. nil means BlockKey for all.
+	// Poison gives the policy of a topic; it is asked while the relay holds its lock, and must not use the relay. nil
+	// means BlockKey for all.
 	Poison func(topic string) Poison
 	// Grace is how long Run waits, once its context has ended, for a Publish under way; then the context of its
 	// messages ends and it waits as long again, and as long for the database to delete what was published. 0 means 10 s.
@@ -88,7 +89,8 @@ type RelayConfig struct {
 	// Listen, if not nil, calls wake whenever another process may have published, until ctx ends. It is called again
 	// with backoff when it returns. It only saves time: polling finds everything.
 	Listen func(ctx context.Context, wake func()) error
-	// Logger hears of failures and of leases. nil discards.
+	// Logger hears of failures and of leases, partly while the relay holds its lock: its handler must not use the relay.
+	// nil discards.
 	Logger *slog.Logger
 }
 

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/outbox/uow"
@@ -45,6 +46,9 @@ type Action struct {
 func (a Action) validate() error {
 	if strings.TrimSpace(a.Actor) == "" || strings.TrimSpace(a.Reason) == "" {
 		return ErrNoActor
+	}
+	if n := utf8.RuneCountInString(a.Actor); n > maxText {
+		return fmt.Errorf("outbox: Action.Actor has %d characters, at most %d", n, maxText)
 	}
 	return nil
 }

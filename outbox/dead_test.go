@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,6 +176,10 @@ func TestRule35_AKeyIsErased(t *testing.T) {
 		}
 		if _, err := f.box.Erase(ctx, "mine", "", outbox.Action{}); !errors.Is(err, outbox.ErrNoActor) {
 			t.Errorf("nobody erases: %v", err)
+		}
+		long := outbox.Action{Actor: strings.Repeat("ä", 256), Reason: "why"}
+		if _, err := f.box.Erase(ctx, "mine", "", long); err == nil || !strings.Contains(err.Error(), "256 characters, at most 255") {
+			t.Errorf("somebody with a long name erases: %v", err)
 		}
 		if _, err := f.box.Erase(ctx, "", "", why); err == nil {
 			t.Error("no key: no error")

@@ -10,7 +10,8 @@ import (
 // once per transaction with the items of all callers that share it, in the order of the queue, for one statement:
 // it claims keys, takes locks in one order, loads what all will need. owner tells collectors apart and must be
 // comparable; every caller with the same owner passes an equivalent run. A nested Do calls run with its own item
-// alone, since its transaction began before. An error of run fails the callers it was called for.
+// alone, since its transaction began before. An error of run fails the callers it was called for. PartTimeout does not
+// bound run, for it belongs to no single part: what it waits for must end with its context.
 func Prepare[T any](
 	ctx context.Context, owner any, item T, run func(ctx context.Context, items []T) error,
 ) context.Context {
@@ -180,7 +181,8 @@ func (g *gathered[T]) flush(ctx context.Context) error {
 // BeforeCommit hands items to flush just before the commit. flush is called once per transaction with the items of
 // all callers whose part was not undone, in order, for one statement. owner tells collectors apart and must be
 // comparable; every caller with the same owner passes an equivalent flush. flush may write, publish and gather more.
-// Its error rolls the transaction back. Without a transaction in ctx it returns [ErrNoTransaction].
+// Its error rolls the transaction back. As in [Prepare], what it waits for must end with its context. Without a
+// transaction in ctx it returns [ErrNoTransaction].
 func BeforeCommit[T any](
 	ctx context.Context, owner any, flush func(ctx context.Context, items []T) error, items ...T,
 ) error {
