@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -304,5 +305,56 @@ func TestSlowTrialsTakeTurns(t *testing.T) {
 		if calls[i] == "trial" && calls[i+1] == "trial" {
 			t.Fatalf("two in a row while others waited: %v", calls)
 		}
+	}
+}
+
+// A sweep goes on behind the message at which the last one ended, also when others have come in front of it since.
+func TestSweepsGetOnWhileMessagesArrive(t *testing.T) {
+	in := func(strand int) (next func() string) {
+		n := 0
+		return func() string {
+			for {
+				n++
+				if k := fmt.Sprint("k", n); outbox.ShardOf(k)*4/outbox.Shards == strand { // of 4
+					return k
+				}
+			}
+		}
+	}
+	front, middle, back := in(0), in(1), in(2)
+	var failed atomic.Int64
+	swept, passed := make(chan struct{}, 100), make(chan struct{})
+	pass := sync.OnceFunc(func() { close(passed) })
+	to := &scripted{script: func(_ string, msgs []*message.Message) error {
+		if !strings.HasPrefix(msgs[0].UUID, "bad") {
+			pass()
+			return nil
+		}
+		if n := failed.Add(1); n%4 == 0 && n < 100 { // as many as a sweep tries
+			swept <- struct{}{}
+		}
+		return errors.New("down")
+	}}
+	f := serve(t, openSQLite(t), to, outbox.RelayConfig{Backoff: 50 * time.Millisecond, MaxBackoff: 50 * time.Millisecond})
+	for i := range 8 {
+		f.publish(t, "topic", middle(), fmt.Sprint("bad", i))
+	}
+	within(t, "one fails", func() bool { return failed.Load() > 0 })
+	f.publish(t, "topic", back(), "good")
+	for n := 0; ; n++ {
+		select {
+		case <-swept:
+			for range 4 {
+				f.publish(t, "topic", front(), fmt.Sprint("new", n))
+			}
+			continue
+		case <-passed:
+			if n := failed.Load(); n > 40 {
+				t.Errorf("%d tries were needed to find that all but 8 messages pass", n)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("nothing has passed, though all but 8 messages would; %d tries", failed.Load())
+		}
+		return
 	}
 }

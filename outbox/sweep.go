@@ -40,7 +40,8 @@ type outcome struct {
 func (r *Relay) sweep(of *strand, batch []record) {
 	t := of.topic
 	s := &sweep{relay: r, strand: of, batch: batch, outcome: make([]outcome, len(batch)), held: map[lane]bool{}}
-	s.run(t.offset % len(batch))
+	next := 1 + slices.IndexFunc(batch, func(rec record) bool { return rec.seq == t.probed })
+	s.run(next % len(batch))
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,11 +72,11 @@ func (r *Relay) sweep(of *strand, batch []record) {
 	switch {
 	case s.some || len(back) < len(batch):
 		r.recover(t)
-	case s.err == nil: // no lane begins behind the offset, or the relay stops
-		t.offset, t.cycled = 0, true
+	case s.err == nil: // no lane begins behind that message, or the relay stops
+		t.probed, t.cycled = 0, true
 	default:
 		t.cycled = false
-		t.offset = (s.tried + 1) % len(batch) // so that a few bad messages in front cannot pass for an outage
+		t.probed = batch[s.tried].seq // so that a few bad messages in front cannot pass for an outage
 		r.fail(t, s.err)
 	}
 }

@@ -19,7 +19,7 @@ type topic struct {
 	err      error     // of the last of them
 	resume   time.Time // when it goes on after the last of them
 	sweeper  *strand   // whose worker goes on; nil: whoever can be it first
-	offset   int       // where the next sweep begins
+	probed   int64     // the message behind which the next sweep begins; 0: at the front
 	cycled   bool      // sweeps have come round to the front without success
 	accepted uint64    // messages that the publisher took
 	undone   int       // messages that a crash would publish again: under way, or taken and not deleted yet
@@ -258,7 +258,7 @@ func (t *topic) idle() bool {
 
 // recover forgets failures, and lets the workers of all strands go on. The caller holds mu.
 func (r *Relay) recover(t *topic) {
-	t.failures, t.err, t.resume, t.sweeper, t.offset, t.cycled = 0, nil, time.Time{}, nil, 0, false
+	t.failures, t.err, t.resume, t.sweeper, t.probed, t.cycled = 0, nil, time.Time{}, nil, 0, false
 	r.start(t)
 }
 
