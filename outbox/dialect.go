@@ -112,8 +112,8 @@ func (d dialect) deletion(table string, seqs []int64) (string, []any) {
 	return "DELETE FROM " + rows, args
 }
 
-// same returns a condition that two texts are the same. MySQL and MariaDB leave spaces at the end out of a comparison, so
-// that "k" and "k " would be one key, and a key of spaces none.
+// same returns a condition that two texts are the same. MySQL and MariaDB leave spaces at the end out of a comparison:
+// "k" and "k " would be one key, and a key of spaces none.
 func (d dialect) same(a, b string) string {
 	if d.mysql() {
 		return "(" + a + " = " + b + " AND CHAR_LENGTH(" + a + ") = CHAR_LENGTH(" + b + "))"

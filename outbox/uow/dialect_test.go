@@ -150,6 +150,44 @@ func TestMigrateGoesOn(t *testing.T) {
 	}
 }
 
+// It goes on wherever it was cut off, and takes for done only what is done.
+func TestMigrateGoesOnAnywhere(t *testing.T) {
+	t.Parallel()
+	const create, killed = "CREATE TABLE a (id INT);\n", "KILL CONNECTION_ID();\n"
+	const cut = "CREATE TRIGGER cut BEFORE INSERT ON surge_migrations FOR EACH ROW " +
+		"BEGIN IF NEW.package = 'test' AND NEW.number = 1 THEN SIGNAL SQLSTATE '45000'; END IF; END"
+	for name, c := range map[string]struct{ file, before, first, again, check string }{
+		"at the end":        {"001_a.sql", cut, create, create, "DROP TABLE a"},
+		"number zero":       {"000_a.sql", "", create + killed, create + "CREATE TABLE b (id INT)", "DROP TABLE b"},
+		"behind a drop":     {"001_a.sql", "", "ALTER TABLE items DROP COLUMN n;\n" + killed, "ALTER TABLE items DROP COLUMN n", "SELECT 1"},
+		"before duplicates": {"001_a.sql", "INSERT INTO items VALUES (1, 7), (2, 7)", create + killed, create + "CREATE UNIQUE INDEX u ON items (n)", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := openMySQL(t)
+			if err := uow.Migrate(t.Context(), db, "before", fstest.MapFS{"mysql/001_b.sql": {
+				Data: []byte("CREATE TABLE items (id INT PRIMARY KEY, n INT)"),
+			}}); err != nil {
+				t.Fatal(err)
+			}
+			if c.before != "" {
+				exec(t, db, c.before)
+			}
+			if err := uow.Migrate(t.Context(), db, "test", fstest.MapFS{"mysql/" + c.file: {Data: []byte(c.first)}}); err == nil {
+				t.Fatal("it was not cut off")
+			}
+			exec(t, db, "DROP TRIGGER IF EXISTS cut")
+			err := uow.Migrate(t.Context(), db, "test", fstest.MapFS{"mysql/" + c.file: {Data: []byte(c.again)}})
+			if (err != nil) != (c.check == "") {
+				t.Fatal(err)
+			}
+			if c.check != "" {
+				exec(t, db, c.check)
+			}
+		})
+	}
+}
+
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	got := uow.Statements("-- c;\nA ';' b;\n\nC\n  d;\nE")

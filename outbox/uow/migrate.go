@@ -93,7 +93,7 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 	if err != nil {
 		return err
 	}
-	resumes := false
+	underWay, resumes := -1-number, false
 	err = u.migrate(ctx, func(ctx context.Context) error {
 		var done int64
 		err := DB(ctx).Raw("SELECT count(*) FROM surge_migrations WHERE package = ? AND number = ?", pkg, number).
@@ -102,7 +102,7 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 			return err
 		}
 		if u.dialect == mariadb {
-			begun := DB(ctx).Exec("INSERT IGNORE INTO surge_migrations (package, number) VALUES (?, ?)", pkg, -number)
+			begun := DB(ctx).Exec("INSERT IGNORE INTO surge_migrations (package, number) VALUES (?, ?)", pkg, underWay)
 			if begun.Error != nil {
 				return begun.Error
 			}
@@ -110,31 +110,42 @@ func (u *UnitOfWork) apply(ctx context.Context, pkg string, migrations fs.FS, fi
 		}
 		for _, statement := range statements(string(text)) {
 			_, err := DB(ctx).Statement.ConnPool.ExecContext(ctx, statement)
-			if err != nil && (!resumes || !isThere(err)) {
+			if err != nil && (!resumes || !wasDone(err, statement)) {
 				return err
 			}
 		}
-		if err := DB(ctx).Exec(forgetBegun, pkg, -number).Error; err != nil {
+		err = DB(ctx).Exec("INSERT INTO surge_migrations (package, number) VALUES (?, ?)", pkg, number).Error
+		if err != nil {
 			return err
 		}
-		return DB(ctx).Exec("INSERT INTO surge_migrations (package, number) VALUES (?, ?)", pkg, number).Error
+		return DB(ctx).Exec(forgetBegun, pkg, underWay).Error
 	})
-	if isThere(err) && !resumes { // somebody else's: it must not be taken for ours the next time
+	if !resumes && wasDone(err, "INSERT") { // somebody else's: it must not be taken for ours the next time
 		err = errors.Join(err, u.migrate(ctx, func(ctx context.Context) error {
-			return DB(ctx).Exec(forgetBegun, pkg, -number).Error
+			return DB(ctx).Exec(forgetBegun, pkg, underWay).Error
 		}))
 	}
 	return err
 }
 
-// On MySQL and MariaDB each statement that creates something commits: a file that is under way has a row with its
-// number negated. Of such a file the statements whose work is there were done by the one who began it.
+// On MySQL and MariaDB each statement that creates or drops something commits: a file that is under way has a row of
+// its own. Of such a file the statements whose work is there were done by the one who began it.
 const forgetBegun = "DELETE FROM surge_migrations WHERE package = ? AND number = ?"
 
-// isThere reports whether MySQL refuses to make what is there: a table, a column, an index or a row.
-func isThere(err error) bool {
+// wasDone reports whether MySQL refuses a statement because its work is done: the table (1050, 1051), column (1060,
+// 1091) or index (1061, 1091) is there, or is gone, or the row is there.
+func wasDone(err error, statement string) bool {
 	var e *mysql.MySQLError
-	return errors.As(err, &e) && (e.Number == 1050 || e.Number == 1060 || e.Number == 1061 || e.Number == 1062)
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Number {
+	case 1050, 1051, 1060, 1061, 1091:
+		return true
+	case 1062: // an index that the rows do not fit is another matter
+		return len(statement) >= 6 && strings.EqualFold(statement[:6], "INSERT")
+	}
+	return false
 }
 
 // statements splits at semicolons that end a line; comment lines are dropped.
