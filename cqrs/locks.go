@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // keyLocks are named locks within the process. Its zero value is ready.
@@ -17,34 +18,51 @@ type keyLock struct {
 	uses int           // holders and waiters
 }
 
-// heldLocks is the key of the names that a context's handler runs under.
+// heldLocks is the key of the locks that a context's handler runs under.
 type heldLocks struct{ in *keyLocks }
+
+// A holding is what one call of lock took, until it is over: a context may outlive that.
+type holding struct {
+	outer *holding
+	names []string
+	over  atomic.Bool
+}
+
+func (h *holding) has(name string) bool {
+	for ; h != nil; h = h.outer {
+		if !h.over.Load() && slices.Contains(h.names, name) {
+			return true
+		}
+	}
+	return false
+}
 
 // lock takes names, sorted and distinct, in order, but for those that ctx holds already: a command that is executed
 // inside a handler must not wait for it. It gives up, holding no more than before, when ctx ends.
 func (l *keyLocks) lock(ctx context.Context, names []string) (locked context.Context, unlock func(), err error) {
-	before, _ := ctx.Value(heldLocks{l}).([]string)
-	taken := make([]string, 0, len(names))
+	outer, _ := ctx.Value(heldLocks{l}).(*holding)
+	h := &holding{outer: outer, names: make([]string, 0, len(names))}
 	unlock = func() {
-		for _, n := range taken {
+		h.over.Store(true)
+		for _, n := range h.names {
 			l.release(n, true)
 		}
 	}
 	for _, n := range names {
-		if slices.Contains(before, n) {
+		if outer.has(n) {
 			continue
 		}
 		k := l.use(n)
 		select {
 		case <-k.free:
-			taken = append(taken, n)
+			h.names = append(h.names, n)
 		case <-ctx.Done():
 			l.release(n, false)
 			unlock()
 			return nil, nil, ctx.Err()
 		}
 	}
-	return context.WithValue(ctx, heldLocks{l}, slices.Concat(before, taken)), unlock, nil
+	return context.WithValue(ctx, heldLocks{l}, h), unlock, nil
 }
 
 func (l *keyLocks) use(name string) *keyLock {

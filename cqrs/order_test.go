@@ -99,6 +99,48 @@ func TestRule03_ANestedCommandDoesNotWaitForItsCaller(t *testing.T) {
 	})
 }
 
+// What a handler has started may go on after it, with its context: it does not hold the handler's locks then.
+func TestRule03_LocksOfAHandlerThatHasReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, newDB(), catalog(), cqrs.ProcessorConfig{})
+		var inside, most int
+		var mu sync.Mutex
+		critical := func() {
+			mu.Lock()
+			inside++
+			most = max(most, inside)
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			mu.Lock()
+			inside--
+			mu.Unlock()
+		}
+		var background sync.WaitGroup
+		cqrs.Handle(s.p, func(ctx context.Context, o place) (receipt, error) {
+			if o.SKU == "outer" {
+				background.Go(func() {
+					time.Sleep(time.Second) // outer has returned, and the lock is free
+					_, _ = cqrs.Execute[receipt](context.WithoutCancel(ctx), s.p, place{Order: o.Order, SKU: "inner"})
+				})
+				return receipt{}, nil
+			}
+			critical()
+			return receipt{}, nil
+		}, cqrs.Locks(func(place) []string { return []string{"stock"} }))
+		if _, err := cqrs.Execute[receipt](t.Context(), s.p, place{Order: "1", SKU: "outer"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cqrs.Execute[receipt](t.Context(), s.p, place{Order: "2", SKU: "other"}); err != nil {
+			t.Fatal(err)
+		}
+		background.Wait()
+		if most > 1 {
+			t.Errorf("%d handlers were under the same lock", most)
+		}
+	})
+}
+
 func TestRule03_WithoutALockerLocksHoldInTheProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
