@@ -78,10 +78,10 @@ func (c *calls) serve(r *runner) (end func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.serving = r
-	return c.end
+	return func() error { return c.end(r.overtime) }
 }
 
-func (c *calls) end() error {
+func (c *calls) end(overtime <-chan struct{}) error {
 	c.mu.Lock()
 	as := c.answers
 	c.serving, c.answers = nil, nil
@@ -89,7 +89,7 @@ func (c *calls) end() error {
 	if as == nil {
 		return nil
 	}
-	return as.close()
+	return as.close(overtime)
 }
 
 // expect registers a token, once the subscription is there: the first call of a run makes it, so that runs without
@@ -144,7 +144,7 @@ func (c *calls) subscription(p *Processor) (*answers, error) {
 	go func() {
 		defer close(as.over)
 		if old != nil {
-			as.err = old.close()
+			as.err = old.close(nil)
 		}
 		var ch <-chan *message.Message
 		if as.err == nil {
@@ -186,9 +186,15 @@ func (as *answers) subscribe(ctx context.Context, p *Processor) (<-chan *message
 	return ch, nil
 }
 
-func (as *answers) close() error {
+// close ends the subscription. One that is still being made when giveUp is closed ends as soon as it is there.
+func (as *answers) close(giveUp <-chan struct{}) error {
 	as.stop()
-	<-as.made
+	select {
+	case <-as.made:
+	case <-giveUp:
+		go func() { _ = as.close(nil) }()
+		return fmt.Errorf("%w: the subscription to replies", ErrHung)
+	}
 	if as.err != nil {
 		return nil // who asked for it was told
 	}

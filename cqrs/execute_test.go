@@ -352,6 +352,43 @@ func TestACallDoesNotWaitForItsSubscription(t *testing.T) {
 	})
 }
 
+// slowTopic is a subscriber whose topics take a while to create.
+type slowTopic struct{ message.Subscriber }
+
+func (slowTopic) SubscribeInitialize(string) error { time.Sleep(time.Hour); return nil }
+
+// The end of Run does not wait for a subscription to replies that is not there after Grace.
+func TestTheEndDoesNotWaitForTheTopicOfReplies(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Subscribe = func(group string) (message.Subscriber, error) {
+			sub, err := b.subscriber(group)
+			if group != "shop" {
+				sub = slowTopic{sub}
+			}
+			return sub, err
+		}
+		s := newService(t, b, catalog(), cfg)
+		run, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.p.Run(run) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := cqrs.Call(ctx, s.p, place{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Call = %v", err)
+		}
+		start := time.Now()
+		stop()
+		if err := <-ended; !errors.Is(err, cqrs.ErrHung) || time.Since(start) > 10*time.Second {
+			t.Errorf("Run ended after %s, with %v", time.Since(start), err)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
 func TestBehaviorsWrapEveryHandlerOutermostFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
