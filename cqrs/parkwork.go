@@ -3,6 +3,7 @@ package cqrs
 import (
 	"context"
 	"math"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -129,63 +130,96 @@ func (r *runner) took(d time.Duration) {
 type outstanding struct {
 	mu      sync.Mutex
 	byID    map[string]*leased
+	again   []*Parked // leased, and to be handed out now that what they waited for is settled
 	settled sync.WaitGroup
 }
 
 // A leased message is outstanding.
 type leased struct {
 	parked *Parked // as it was handed out
-	lease  string  // the latest
+	lease  string  // under which it is settled
 	chain  *chain
+	again  []*Parked // its row as it was last leased since, if it was, and what has to wait for it
 }
 
-// add notes a message that comes behind those of c, or at the head of a new chain if that is nil. One that is
-// outstanding already, because its lease was too short for the time in its lane, gets the new lease instead, unless
-// another process has run it meanwhile: then the run here is to be in vain.
-func (o *outstanding) add(pk *Parked, c *chain) (_ *chain, added bool) {
+// add notes messages that were just leased, and returns those to hand out, each with its chain. One that is outstanding
+// already, because its lease was too short for the time in its lane, is settled under the new lease, if its row is what
+// it was: another process may have run it meanwhile, or moved it to the queue of its key, or somebody has edited it.
+// Then, as when it was settled before it was leased anew and we have yet to hear of it, it is handed out again.
+func (o *outstanding) add(due []*Parked) (fresh []*leased) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	chains, blockers := map[string]*chain{}, map[string]*leased{}
+	for _, pk := range due {
+		l, c := o.byID[pk.ID], chains[pk.Queue]
+		switch b := blockers[pk.Queue]; {
+		case b != nil:
+			b.again = append(b.again, pk)
+		case l == nil:
+			if c == nil {
+				c = &chain{}
+				chains[pk.Queue] = c
+			}
+			l = &leased{parked: pk, lease: pk.Lease, chain: c}
+			o.byID[pk.ID] = l
+			o.settled.Add(1)
+			fresh = append(fresh, l)
+		default:
+			l.again = []*Parked{pk}
+			if (c == nil || c == l.chain) && l.parked.Dead == pk.Dead && reflect.DeepEqual(l.parked.Record, pk.Record) {
+				l.lease, chains[pk.Queue] = pk.Lease, l.chain
+			} else {
+				blockers[pk.Queue] = l
+			}
+		}
+	}
+	return fresh
+}
+
+// lease returns under which lease a message is to be settled.
+func (o *outstanding) lease(pk *Parked) string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if l := o.byID[pk.ID]; l != nil {
-		if pk.Attempt == l.parked.Attempt && len(pk.Failures) == len(l.parked.Failures) {
-			l.lease = pk.Lease
-		}
-		return l.chain, false
+		return l.lease
 	}
-	if c == nil {
-		c = &chain{}
-	}
-	o.byID[pk.ID] = &leased{parked: pk, lease: pk.Lease, chain: c}
-	o.settled.Add(1)
-	return c, true
+	return pk.Lease // its batch was given up
 }
 
-func (o *outstanding) lease(id string) string {
+// remove notes that a message is settled.
+func (o *outstanding) remove(pk *Parked) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.byID[id].lease
-}
-
-func (o *outstanding) remove(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.byID, id)
+	again := o.byID[pk.ID].again
+	if len(again) > 0 && again[0].Lease == pk.Lease {
+		again = again[1:]
+	}
+	o.again = append(o.again, again...)
+	delete(o.byID, pk.ID)
 	o.settled.Done()
 }
 
-func (o *outstanding) count() int {
+// take returns what is to be handed out again, and how many messages are outstanding.
+func (o *outstanding) take() (again []*Parked, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.byID)
+	again, o.again = o.again, nil
+	return again, len(o.byID)
 }
 
 // leaseDue leases due messages and hands them to their lanes, as many as make a batch for each lane; it does not wait
-// for them, or one that is slow would hold up those of all other lanes. It reports whether there may be more.
+// for them, or one that is slow would hold up those of all other lanes. Only a lane whose backlog is full does that, as
+// it does to what is fresh. It reports whether there may be more.
 func (r *runner) leaseDue() (more bool, err error) {
-	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-r.out.count())
+	due, n := r.out.take()
+	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-n)
+	if len(due) > 0 {
+		r.handOut(due)
+		return true, nil
+	}
 	if limit <= 0 {
 		return false, nil
 	}
-	var due []*Parked
 	err = r.p.do(r.intake, func(ctx context.Context) (err error) {
 		due, err = r.p.cfg.Parking.Lease(ctx, r.p.group, limit, r.leaseFor())
 		return err
@@ -196,22 +230,22 @@ func (r *runner) leaseDue() (more bool, err error) {
 		}
 		return false, err
 	}
-	chains := map[string]*chain{}
-	for _, pk := range due {
-		c, added := r.out.add(pk, chains[pk.Queue])
-		if chains[pk.Queue] = c; !added {
-			continue
-		}
-		it := r.parkedItem(pk, c)
+	r.handOut(due)
+	return len(due) == limit, nil
+}
+
+// handOut gives leased messages to their lanes.
+func (r *runner) handOut(due []*Parked) {
+	for _, l := range r.out.add(due) {
+		it := r.parkedItem(l.parked, l.chain)
 		if !r.laneOf(it).put(r.intake, it) {
 			it.release()
 		}
 	}
-	return len(due) == limit, nil
 }
 
 // parkedDone notes that a message is settled: the next of its queue may be due, and there is room for others.
 func (r *runner) parkedDone(pk *Parked) {
-	r.out.remove(pk.ID)
+	r.out.remove(pk)
 	r.wake(0)
 }

@@ -129,7 +129,7 @@ func (b *batch) settle(ctx context.Context) error {
 
 func (b *batch) decide(d *decisions, it *item) {
 	if it.parked != nil {
-		it.parked.Lease = b.r.out.lease(it.parked.ID)
+		it.parked.Lease = b.r.out.lease(it.parked)
 	}
 	if it.arrives && it.fate != unstarted {
 		d.leave = append(d.leave, it.parked)

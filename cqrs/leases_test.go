@@ -1,0 +1,323 @@
+package cqrs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// A scheduled message waits in its lane for longer than its lease; another process moves it to the queue of its key, and
+// there it is leased here again. It runs as what it is now, and what is behind it waits for it.
+func TestRule04_AMessageThatWasMovedToItsKeyMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		store := cfg.Parking.(oneCall)
+		cfg.Lanes, cfg.Poll, cfg.DeadLetters = 1, 30*time.Second, letters{b}
+		s := newService(t, b, catalog(), cfg)
+		var mu sync.Mutex
+		var ran []string
+		cqrs.On(s.p, func(ctx context.Context, n note) error {
+			if n.Order == "slow" {
+				time.Sleep(time.Minute)
+				return nil
+			}
+			mu.Lock()
+			ran = append(ran, n.Text)
+			mu.Unlock()
+			return nil
+		})
+		start := time.Now()
+		s.run()
+		synctest.Wait()
+		m := noteMsg("first", "k", "first")
+		m.Metadata[cqrs.HeaderDeliverAt] = start.Add(time.Second).UTC().Format(time.RFC3339Nano)
+		s.deliver("shop.commands", m)
+		time.Sleep(500 * time.Millisecond)
+		s.deliver("shop.commands", noteMsg("0", "slow", ""))
+		time.Sleep(7 * time.Second) // first is leased, in its lane; its lease is over
+		// Another process runs it: its key is parked (a head that is gone later), so it goes behind that.
+		ctx := context.WithValue(t.Context(), txKey{}, &frame{})
+		got, err := store.Lease(ctx, "shop", 1, 5*time.Second)
+		if err != nil || len(got) != 1 || got[0].ID != "first" || got[0].Queue != "first" {
+			t.Fatal(got, err)
+		}
+		moved := *got[0]
+		moved.Lease, moved.Queue = "", "shop.commands|k"
+		second := moved
+		second.ID, second.Payload = "second", []byte(`{"Order":"k","Text":"second"}`)
+		if err := errors.Join(store.Consume(ctx, got), store.Append(ctx, []*cqrs.Parked{&moved, &second})); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		if fmt.Sprint(ran) != "[first second]" {
+			t.Errorf("ran %v, want [first second]", ran)
+		}
+	})
+}
+
+// lateAnswers commits at once, but the answer to some commits takes its time.
+type lateAnswers struct{ late *sync.Map }
+
+func (l lateAnswers) Do(ctx context.Context, fn func(context.Context) error) error {
+	if inTx(ctx) {
+		return fn(ctx)
+	}
+	f := &frame{}
+	err := fn(context.WithValue(context.WithoutCancel(ctx), txKey{}, f))
+	if _, late := l.late.Load(f); late {
+		time.Sleep(time.Second)
+	}
+	return err
+}
+
+// The answer to the COMMIT that postpones a message may come after its next due time: it is leased before its lane is
+// done with it. It runs then, and does not wait for the lease to end.
+func TestRule04_ALeaseBetweenCommitAndItsAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		var late sync.Map
+		cfg.UnitOfWork = lateAnswers{&late}
+		cfg.Lanes, cfg.Poll = 1, 100*time.Millisecond
+		s := newService(t, b, catalog(), cfg)
+		start := time.Now()
+		var runs []time.Duration
+		cqrs.On(s.p, func(ctx context.Context, n note) error {
+			runs = append(runs, time.Since(start))
+			switch len(runs) {
+			case 1:
+				time.Sleep(20 * time.Second) // leases are 7 times as long from now on
+				return errors.New("not now")
+			case 2: // of the parked one
+				late.Store(ctx.Value(txKey{}), true)
+				return errors.New("not now")
+			}
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "k", ""))
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		if len(runs) != 3 || runs[2]-runs[1] > 10*time.Second {
+			t.Errorf("runs at %v: the third, due 200ms after the second, is late", runs)
+		}
+	})
+}
+
+// A message that waits in its lane was run elsewhere meanwhile, died, was edited and replayed. It runs as edited.
+func TestAnEditedMessageRunsAsEdited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		store := cfg.Parking.(oneCall)
+		cfg.Lanes, cfg.Poll, cfg.DeadLetters = 1, 30*time.Second, letters{b}
+		s := newService(t, b, catalog(), cfg)
+		var ran []string
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Order == "slow" {
+				time.Sleep(time.Minute)
+				return nil
+			}
+			ran = append(ran, n.Text)
+			return nil
+		})
+		ctx := context.WithValue(t.Context(), txKey{}, &frame{})
+		failures := make([]cqrs.Failure, 10)
+		row := &cqrs.Parked{Delay: time.Second, Dead: true, Record: cqrs.Record{
+			Group: "shop", ID: "1", Queue: "shop.commands|k", Topic: "shop.commands", Type: "shop.note", Key: "k",
+			Payload:  []byte(`{"Order":"k","Text":"wrong"}`),
+			Metadata: noteMsg("1", "k", "").Metadata, Failures: failures,
+		}}
+		if err := store.Append(ctx, []*cqrs.Parked{row}); err != nil { // it is being replayed
+			t.Fatal(err)
+		}
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("0", "slow", ""))
+		time.Sleep(36 * time.Second) // leased here at 30s, when it was polled, until 35s
+		got, err := store.Lease(ctx, "shop", 1, 5*time.Second)
+		if err != nil || len(got) != 1 {
+			t.Fatal(got, err)
+		}
+		died := *got[0] // another process: a dead letter again, that blocks; what an operator does follows
+		died.Attempt, died.Blocked = 5, true
+		died.Failures = append(died.Failures[1:len(died.Failures):len(died.Failures)], cqrs.Failure{At: time.Now(), Error: "wrong"})
+		edited := died
+		edited.Attempt, edited.Blocked, edited.Lease = 0, false, ""
+		edited.Payload = []byte(`{"Order":"k","Text":"right"}`)
+		if err := errors.Join(store.Reschedule(ctx, []*cqrs.Parked{&died}), store.Reschedule(ctx, []*cqrs.Parked{&edited})); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		if len(ran) == 0 || ran[len(ran)-1] != "right" { // a run before that is in vain
+			t.Errorf("ran %v, and [right] never: the edit is lost", ran)
+		}
+	})
+}
+
+// Two transactions have parked the first two messages of a key at once; the one that is first in the store becomes
+// visible when the other is leased already, and in its lane for longer than its lease. What is behind both waits for both.
+func TestRule04_AHeadThatComesAfterItsFollower(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		store := cfg.Parking.(oneCall)
+		cfg.Lanes, cfg.Poll, cfg.MaxBatch = 1, 10*time.Second, 4
+		s := newService(t, b, catalog(), cfg)
+		var ran []string
+		failed := false
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if n.Order == "slow" {
+				time.Sleep(time.Minute)
+				return nil
+			}
+			ran = append(ran, n.Text)
+			if n.Text == "head" && !failed {
+				failed = true
+				return errors.New("not now")
+			}
+			return nil
+		})
+		ctx := context.WithValue(t.Context(), txKey{}, &frame{})
+		row := func(id string) *cqrs.Parked {
+			return &cqrs.Parked{Record: cqrs.Record{
+				Group: "shop", ID: id, Queue: "shop.commands|k", Topic: "shop.commands", Type: "shop.note", Key: "k",
+				Payload:  []byte(`{"Order":"k","Text":"` + id + `"}`),
+				Metadata: noteMsg(id, "k", "").Metadata,
+			}}
+		}
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("0", "slow", ""))
+		synctest.Wait()
+		if err := store.Append(ctx, []*cqrs.Parked{row("f1")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(12 * time.Second)              // f1 is leased, in its lane
+		for _, id := range []string{"x1", "x2"} { // batches of 4: f1 x1 x2 head, f2
+			m := noteMsg(id, id, id)
+			s.deliver("shop.commands", m)
+		}
+		synctest.Wait()
+		store.mu.Lock()
+		b.state.parked = append([]parkedRow{{Parked: *row("head")}}, b.state.parked...)
+		store.mu.Unlock()
+		if err := store.Append(ctx, []*cqrs.Parked{row("f2")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		head, f2 := 0, 0
+		for i, id := range ran {
+			if id == "head" {
+				head = i
+			}
+			if id == "f2" {
+				f2 = i
+			}
+		}
+		if f2 < head {
+			t.Errorf("ran %v: f2 before head, which is before it", ran)
+		}
+	})
+}
+
+// Keys of ten messages in two processes of one group, handlers that fail or take longer than the leases: what is handled
+// keeps the order of its key, and nothing is left.
+func TestRule04_TwoProcessesKeepTheOrderOfParkedKeys(t *testing.T) {
+	for seed := range 30 {
+		synctest.Test(t, func(t *testing.T) {
+			b := newDB()
+			mu := &sync.Mutex{}
+			var okMu sync.Mutex
+			order := map[string][]int{}
+			mk := func(lanes, batch int) *service {
+				cfg := sideBySideConfig(b)
+				cfg.Parking = noted{oneCall{mu: mu, parking: parking{b}}, &okMu, order}
+				cfg.Lanes, cfg.MaxBatch, cfg.Poll = lanes, batch, 700*time.Millisecond
+				cfg.Subscribe = nil
+				cfg.Retry.Min, cfg.Retry.Max = 200*time.Millisecond, 2*time.Second
+				s := newService(t, b, catalog(), cfg)
+				calls := 0
+				var cm sync.Mutex
+				cqrs.On(s.p, func(_ context.Context, n note) error {
+					cm.Lock()
+					calls++
+					c := calls
+					cm.Unlock()
+					h := (c*7919 + seed*104729 + lanes*31) % 17
+					if h == 0 {
+						time.Sleep(time.Duration(6+c%9) * time.Second)
+					}
+					if h%5 == 1 {
+						return fmt.Errorf("not now")
+					}
+					return nil
+				})
+				return s
+			}
+			for i := range 120 {
+				k := fmt.Sprint("k", i%12)
+				id := fmt.Sprintf("%s-%d", k, i/12)
+				b.state.parked = append(b.state.parked, parkedRow{Parked: cqrs.Parked{Record: cqrs.Record{
+					Group: "shop", ID: id, Queue: "shop.commands|" + k, Topic: "shop.commands", Type: "shop.note", Key: k,
+					Payload: []byte(`{"Order":"k","Text":"x"}`), Metadata: noteMsg(id, k, "").Metadata,
+				}}})
+			}
+			one, two := mk(2+seed%2, 1+seed%5), mk(1+seed%3, 1+seed%7)
+			one.run()
+			two.run()
+			time.Sleep(3 * time.Hour)
+			one.stop()
+			two.stop()
+			if len(b.state.parked) > 0 {
+				t.Errorf("seed %d: %d left", seed, len(b.state.parked))
+			}
+			for k, ns := range order {
+				for i, n := range ns {
+					if n != i {
+						t.Errorf("seed %d: %s: %v", seed, k, ns)
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+type noted struct {
+	oneCall
+	m     *sync.Mutex
+	order map[string][]int
+}
+
+func (p noted) Consume(ctx context.Context, ms []*cqrs.Parked) error {
+	// all or nothing, as a transaction is
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range ms {
+		if i := p.find(m); m.Lease != "" && (i < 0 || m.Lease != p.state.parked[i].Lease) {
+			return cqrs.ErrLeaseLost
+		}
+	}
+	for _, m := range ms {
+		var n int
+		_, _ = fmt.Sscanf(m.ID[len(m.Key)+1:], "%d", &n)
+		p.order[m.Key] = append(p.order[m.Key], n)
+	}
+	return p.parking.Consume(ctx, ms)
+}
