@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -92,8 +94,8 @@ func nameless(m *message.Message) string {
 type chain struct{ broken atomic.Bool }
 
 func (r *runner) parkedItem(pk *Parked, c *chain) *item {
-	md := message.Metadata(pk.Metadata)
-	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: pk.Payload, Metadata: md}
+	md := message.Metadata(maps.Clone(pk.Metadata)) // what handlers do to it must not change the record
+	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: slices.Clone(pk.Payload), Metadata: md}
 	d.Envelope.Attempt = pk.Attempt
 	it := &item{d: d, parked: pk, chain: c, done: r.parkedDone, queue: queueOf(pk.Topic, d.Envelope.Key)}
 	it.arrives = it.queue != "" && pk.Queue == pk.ID
