@@ -16,15 +16,17 @@ import (
 
 const reply = "caller.replies"
 
-// oneBatch delivers messages while the only lane is paused, so that it finds them all at once.
+// oneBatch delivers messages while the only lane is busy, so that it finds them all at once: with an event that it has
+// had already, and that nobody handles.
 func (s *service) oneBatch(topic string, msgs ...*message.Message) {
 	s.t.Helper()
-	s.p.Pause(topic)
 	s.run()
 	synctest.Wait()
-	s.mu.Lock() // the lane's first transaction waits here with whatever it has; the rest queues up
+	s.mu.Lock() // the lane's transaction waits here; the rest queues up
+	s.state.inbox["shop/had"] = true
+	s.deliver(topic, msg("had", "test.unheard", "", "{}", cqrs.HeaderKind, "event"))
+	synctest.Wait()
 	s.deliver(topic, msgs...)
-	s.p.Resume(topic)
 	synctest.Wait()
 	s.mu.Unlock()
 	synctest.Wait()
@@ -165,7 +167,6 @@ func TestRule01_HandleBatchRunsAgainWithoutWhatFailed(t *testing.T) {
 			}
 			return nil
 		})
-		s.p.Pause("shop.commands")
 		s.oneBatch("shop.commands",
 			placeMsg("1", "a", "sock", cqrs.HeaderReplyTo, reply),
 			placeMsg("2", "b", "bad", cqrs.HeaderReplyTo, reply),
@@ -233,7 +234,7 @@ func TestRule02_IDsAreClaimedOnceSortedAndDistinct(t *testing.T) {
 				t.Errorf("%s is not acknowledged", m.UUID)
 			}
 		}
-		if st := s.p.Stats(); st.Duplicates != 3 || st.Handled != 3 {
+		if st := s.p.Stats(); st.Duplicates != 1+3 || st.Handled != 3 { // one kept the lane busy
 			t.Errorf("stats = %+v", st)
 		}
 	})
@@ -264,7 +265,7 @@ func TestABatchHandlerMaySortItsItems(t *testing.T) {
 			got[m.Metadata[cqrs.HeaderCausation]] = string(m.Payload)
 		}
 		want := map[string]string{"1": `{"Order":"a"}`, "2": `{"Order":"b"}`, "3": `{"Order":"c"}`, "4": `{"Order":"d"}`}
-		if sizes < 3 || !maps.Equal(got, want) { // the first message may have been a batch of its own
+		if sizes != 4 || !maps.Equal(got, want) {
 			t.Errorf("batches of at most %d are answered with %v", sizes, got)
 		}
 	})

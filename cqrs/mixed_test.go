@@ -199,7 +199,7 @@ func TestRule04_ALeaseOutlastsATransactionOfSlowHandlers(t *testing.T) {
 		s.oneBatch("shop.commands", all...)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := time.Duration(ttls.last.Load()); got < 27*time.Second { // one may have been a batch of its own
+		if got := time.Duration(ttls.last.Load()); got < 30*time.Second {
 			t.Errorf("lease = %v after a transaction of ten handlers that take 3 s each", got)
 		}
 	})
