@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/surge-go/surge/cqrs"
 )
@@ -232,6 +236,80 @@ func TestRule04_AHeadThatComesAfterItsFollower(t *testing.T) {
 		}
 		if f2 < head {
 			t.Errorf("ran %v: f2 before head, which is before it", ran)
+		}
+	})
+}
+
+// slowLease is parking whose answer to Lease may take its time, while what was leased is in the store already.
+type slowLease struct {
+	oneCall
+	slow *atomic.Bool
+}
+
+func (p slowLease) Lease(ctx context.Context, group string, n int, ttl time.Duration) ([]*cqrs.Parked, error) {
+	due, err := p.oneCall.Lease(ctx, group, n, ttl)
+	if p.slow.Load() {
+		time.Sleep(10 * time.Second)
+	}
+	return due, err
+}
+
+// Of two messages of a key that are leased anew, the first is settled in vain before the answer comes, the second after.
+// The first comes to its lane at once, the second when it is settled: it still waits for the first.
+func TestRule04_WhatIsHandedOutAgainWaitsForWhatWasLeasedWithIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		store := cfg.Parking.(oneCall)
+		slow := &atomic.Bool{}
+		cfg.Parking, cfg.Lanes, cfg.MaxBatch, cfg.Poll = slowLease{store, slow}, 1, 4, 10*time.Second
+		s := newService(t, b, catalog(), cfg)
+		start := time.Now()
+		failed := false
+		var ran []string
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			d, _ := time.ParseDuration(n.Text)
+			time.Sleep(d)
+			if n.Order != "k" {
+				return nil
+			}
+			ran = append(ran, fmt.Sprint(n.Text, " after ", time.Since(start).Round(time.Second)))
+			if n.Text == "head" && !failed && time.Since(start) > 40*time.Second {
+				failed = true
+				return errors.New("not now")
+			}
+			return nil
+		})
+		at := func(d time.Duration, msgs ...*message.Message) {
+			time.Sleep(time.Until(start.Add(d)))
+			s.deliver("shop.commands", msgs...)
+			synctest.Wait()
+		}
+		park := func(id string) *cqrs.Parked {
+			return &cqrs.Parked{Record: cqrs.Record{
+				Group: "shop", ID: id, Queue: "shop.commands|k", Topic: "shop.commands", Type: "shop.note", Key: "k",
+				Payload: []byte(`{"Order":"k","Text":"` + id + `"}`), Metadata: noteMsg(id, "k", "").Metadata,
+			}}
+		}
+		s.run()
+		synctest.Wait()
+		at(0, noteMsg("a", "a", "25s"))
+		at(time.Second, noteMsg("b1", "b", "0s"), noteMsg("b2", "b", "0s"), noteMsg("b3", "b", "0s"))
+		ctx := context.WithValue(t.Context(), txKey{}, &frame{})
+		if err := store.Append(ctx, []*cqrs.Parked{park("head"), park("next")}); err != nil {
+			t.Fatal(err)
+		}
+		at(15*time.Second, noteMsg("c1", "c", "10s"), noteMsg("c2", "c", "0s"), noteMsg("c3", "c", "0s"))
+		// The lane has a | b1 b2 b3 head | next c1 c2 c3 |
+		slow.Store(true) // from 20 s to 30 s both are leased anew; head is settled in vain at 25 s
+		at(28*time.Second, noteMsg("d1", "d", "10s"), noteMsg("d2", "d", "0s"), noteMsg("d3", "d", "0s"))
+		// d1 d2 d3 head, this from 30 s on; next is settled in vain after that
+		slow.Store(false)
+		time.Sleep(10 * time.Minute)
+		s.stop()
+		if n := len(ran); n < 2 || !strings.HasPrefix(ran[n-1], "next") || !strings.HasPrefix(ran[n-2], "head") || !failed {
+			t.Errorf("ran %q, want head again and then next; head failed: %t", ran, failed)
 		}
 	})
 }

@@ -130,50 +130,62 @@ func (r *runner) took(d time.Duration) {
 type outstanding struct {
 	mu      sync.Mutex
 	byID    map[string]*leased
-	again   []*Parked // leased, and to be handed out now that what they waited for is settled
+	again   []*leased // to be handed out now that what they waited for is settled
 	settled sync.WaitGroup
 }
 
-// A leased message is outstanding.
+// A leased message is outstanding, or waits until it is settled as it was leased before.
 type leased struct {
-	parked *Parked // as it was handed out
-	lease  string  // under which it is settled
-	chain  *chain
-	again  []*Parked // its row as it was last leased since, if it was, and what has to wait for it
+	parked *Parked   // as it was handed out
+	lease  string    // under which it is settled
+	chain  *chain    // of those of its queue that were leased together; nil: not known yet
+	again  []*leased // itself as it was last leased since, if it was, and what has to wait for it
 }
 
-// add notes messages that were just leased, and returns those to hand out, each with its chain. One that is outstanding
-// already, because its lease was too short for the time in its lane, is settled under the new lease, if its row is what
-// it was: another process may have run it meanwhile, or moved it to the queue of its key, or somebody has edited it.
-// Then, as when it was settled before it was leased anew and we have yet to hear of it, it is handed out again.
-func (o *outstanding) add(due []*Parked) (fresh []*leased) {
+// add notes messages that were just leased, and returns those to hand out. One that is outstanding already, because its
+// lease was too short for the time in its lane, is settled under the new lease, if its row is what it was: another
+// process may have run it meanwhile, or moved it to the queue of its key, or somebody has edited it. Then, as when it
+// was settled before it was leased anew and we have yet to hear of it, it is handed out again.
+func (o *outstanding) add(due []*leased) (fresh []*leased) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	chains, blockers := map[string]*chain{}, map[string]*leased{}
-	for _, pk := range due {
-		l, c := o.byID[pk.ID], chains[pk.Queue]
-		switch b := blockers[pk.Queue]; {
+	for _, n := range due {
+		pk, l := n.parked, o.byID[n.parked.ID]
+		if n.chain == nil {
+			n.chain = chains[pk.Queue]
+		}
+		b := blockers[pk.Queue]
+		if b == nil && l != nil && l.renew(n) {
+			chains[pk.Queue] = l.chain
+			continue
+		}
+		if n.chain == nil {
+			n.chain = &chain{}
+		}
+		chains[pk.Queue] = n.chain
+		switch {
 		case b != nil:
-			b.again = append(b.again, pk)
-		case l == nil:
-			if c == nil {
-				c = &chain{}
-				chains[pk.Queue] = c
-			}
-			l = &leased{parked: pk, lease: pk.Lease, chain: c}
-			o.byID[pk.ID] = l
-			o.settled.Add(1)
-			fresh = append(fresh, l)
+			b.again = append(b.again, n)
+		case l != nil:
+			l.again, blockers[pk.Queue] = []*leased{n}, l
 		default:
-			l.again = []*Parked{pk}
-			if (c == nil || c == l.chain) && l.parked.Dead == pk.Dead && reflect.DeepEqual(l.parked.Record, pk.Record) {
-				l.lease, chains[pk.Queue] = pk.Lease, l.chain
-			} else {
-				blockers[pk.Queue] = l
-			}
+			o.byID[pk.ID] = n
+			o.settled.Add(1)
+			fresh = append(fresh, n)
 		}
 	}
 	return fresh
+}
+
+// renew has a message settled under its new lease, unless it has changed, or those leased with it now are others.
+func (l *leased) renew(n *leased) bool {
+	if n.chain != nil && n.chain != l.chain || l.parked.Dead != n.parked.Dead ||
+		!reflect.DeepEqual(l.parked.Record, n.parked.Record) {
+		return false
+	}
+	n.chain, l.lease, l.again = l.chain, n.lease, []*leased{n}
+	return true
 }
 
 // lease returns under which lease a message is to be settled.
@@ -191,7 +203,7 @@ func (o *outstanding) remove(pk *Parked) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	again := o.byID[pk.ID].again
-	if len(again) > 0 && again[0].Lease == pk.Lease {
+	if len(again) > 0 && again[0].lease == pk.Lease {
 		again = again[1:]
 	}
 	o.again = append(o.again, again...)
@@ -200,7 +212,7 @@ func (o *outstanding) remove(pk *Parked) {
 }
 
 // take returns what is to be handed out again, and how many messages are outstanding.
-func (o *outstanding) take() (again []*Parked, n int) {
+func (o *outstanding) take() (again []*leased, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	again, o.again = o.again, nil
@@ -211,15 +223,16 @@ func (o *outstanding) take() (again []*Parked, n int) {
 // for them, or one that is slow would hold up those of all other lanes. Only a lane whose backlog is full does that, as
 // it does to what is fresh. It reports whether there may be more.
 func (r *runner) leaseDue() (more bool, err error) {
-	due, n := r.out.take()
-	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-n)
-	if len(due) > 0 {
-		r.handOut(due)
+	again, n := r.out.take()
+	if len(again) > 0 {
+		r.handOut(again)
 		return true, nil
 	}
+	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-n)
 	if limit <= 0 {
 		return false, nil
 	}
+	var due []*Parked
 	err = r.p.do(r.intake, func(ctx context.Context) (err error) {
 		due, err = r.p.cfg.Parking.Lease(ctx, r.p.group, limit, r.leaseFor())
 		return err
@@ -230,12 +243,15 @@ func (r *runner) leaseDue() (more bool, err error) {
 		}
 		return false, err
 	}
-	r.handOut(due)
+	for _, pk := range due {
+		again = append(again, &leased{parked: pk, lease: pk.Lease})
+	}
+	r.handOut(again)
 	return len(due) == limit, nil
 }
 
 // handOut gives leased messages to their lanes.
-func (r *runner) handOut(due []*Parked) {
+func (r *runner) handOut(due []*leased) {
 	for _, l := range r.out.add(due) {
 		it := r.parkedItem(l.parked, l.chain)
 		if !r.laneOf(it).put(r.intake, it) {
