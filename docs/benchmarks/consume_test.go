@@ -22,48 +22,83 @@ import (
 func BenchmarkConsume(b *testing.B) {
 	wait := func() { <-time.After(2 * time.Millisecond) }
 	n := scaled(b, 10_000)
-	consume(b, n, n/40, cqrs.ProcessorConfig{Lanes: 512}, wait)
+	_, all := consumers(b, openKafka(b), n, n/40, cqrs.ProcessorConfig{Lanes: 512}, wait)
+	contest(b, "msg/s", all...)
 }
 
-// BenchmarkConsumeNoop does the same with a handler that does nothing.
+// BenchmarkConsumeNoop does the same with a handler that does nothing. "raw-sarama" counts the messages of the partition
+// as sarama hands them out, and looks at none: nothing that reads with it can be faster.
 func BenchmarkConsumeNoop(b *testing.B) {
 	n := scaled(b, 20_000)
-	consume(b, n, n, cqrs.ProcessorConfig{}, func() {})
+	k := openKafka(b)
+	topic, all := consumers(b, k, n, n, cqrs.ProcessorConfig{}, func() {})
+	contest(b, "msg/s", append(all, contender{
+		name: "raw-sarama", against: []string{"watermill-kafka"}, round: func(b *testing.B) (int, time.Duration) {
+			t := newTally(n)
+			stop := k.count(b, topic, t)
+			defer stop()
+			return n, t.await(b)
+		},
+	})...)
 }
 
-func consume(b *testing.B, n, fewer int, cfg cqrs.ProcessorConfig, work func()) {
+// consumers are those that handle the n messages of one partition of a topic, or the slow ones fewer of them.
+func consumers(
+	b *testing.B, k *broker, n, fewer int, cfg cqrs.ProcessorConfig, work func(),
+) (topic string, all []contender) {
 	b.Helper()
-	k := openKafka(b)
 	catalog := cqrs.NewCatalog(cqrs.Event[orderPlaced]{
 		Name: "orders.placed", Topic: k.topic(b, 1), Key: func(e orderPlaced) string { return e.Order },
 	})
-	topic := k.fill(b, catalog, n)
-	contest(b, "msg/s",
-		contender{name: "surge", round: func(b *testing.B) (int, time.Duration) {
+	topic = k.fill(b, catalog, n)
+	return topic, []contender{
+		{name: "surge", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(n)
 			stop := k.surge(b, catalog, cfg, func(i int) { work(); t.done(i) })
 			defer stop()
 			return n, t.await(b)
 		}},
-		contender{name: "watermill-kafka", round: func(b *testing.B) (int, time.Duration) {
+		{name: "watermill-kafka", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(fewer)
 			stop := k.watermill(b, topic, true, func(i int) { work(); t.done(i) })
 			defer stop()
 			return fewer, t.await(b)
 		}},
-		contender{name: "watermill-kafka-commit", round: func(b *testing.B) (int, time.Duration) {
+		{name: "watermill-kafka-commit", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(n / 40)
 			stop := k.watermill(b, topic, false, func(i int) { work(); t.done(i) })
 			defer stop()
 			return n / 40, t.await(b)
 		}},
-		contender{name: "watermill-cqrs", round: func(b *testing.B) (int, time.Duration) {
+		{name: "watermill-cqrs", round: func(b *testing.B) (int, time.Duration) {
 			t := newTally(fewer)
 			stop := k.watermillCQRS(b, topic, func(i int) { work(); t.done(i) })
 			defer stop()
 			return fewer, t.await(b)
 		}},
-	)
+	}
+}
+
+// count reads the topic's partition without a group.
+func (k *broker) count(b *testing.B, topic string, t *tally) (stop func()) {
+	b.Helper()
+	consumer, err := sarama.NewConsumerFromClient(k.client)
+	must(b, err)
+	in, err := consumer.ConsumePartition(topic, 0, sarama.OffsetOldest)
+	must(b, err)
+	var all sync.WaitGroup
+	all.Go(func() {
+		i := 0
+		for range in.Messages() {
+			t.done(i)
+			i++
+		}
+	})
+	return func() {
+		must(b, in.Close())
+		all.Wait()
+		must(b, consumer.Close())
+	}
 }
 
 // fill publishes events as a sender makes them.
