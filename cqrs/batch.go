@@ -148,7 +148,7 @@ func (b *batch) joinQueues(ctx context.Context) error {
 		waiting[q] = parked[i]
 	}
 	for _, it := range b.items {
-		if it.joins() && waiting[it.queue] {
+		if it.joins() && waiting[it.queue] && !it.isTaken() { // what is taken comes again, with what was before it
 			it.fate = behind
 		}
 	}

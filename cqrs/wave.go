@@ -189,29 +189,34 @@ func (b *batch) invoke(ctx context.Context, h *handler, d *Delivery, result *any
 // together runs messages whose handlers see many at once. Those that fail by themselves are left out, with what is
 // behind them, and the rest runs again; if the call fails as a whole, they run one by one.
 func (b *batch) together(ctx context.Context, items []*item) {
-	for len(items) > 0 {
-		err := b.call(ctx, items)
-		switch {
-		case err == nil:
-			b.answered(items)
-			return
-		case errors.Is(err, errOvertime):
-			for _, it := range items {
-				b.leaveOut(it)
-			}
-			return
-		case !errors.Is(err, errSome) && len(items) == 1:
-			b.judge(ctx, items[0], err)
-			return
-		case !errors.Is(err, errSome):
-			for _, it := range items {
-				if b.admit(it) {
-					b.together(ctx, []*item{it})
-				}
-			}
-			return
+	if len(items) == 0 {
+		return
+	}
+	err := b.call(ctx, items)
+	switch {
+	case err == nil:
+		b.answered(items)
+	case errors.Is(err, errOvertime):
+		for _, it := range items {
+			b.leaveOut(it)
 		}
-		items = b.without(ctx, items)
+	case errors.Is(err, errSome):
+		rest, after := b.without(ctx, items)
+		b.together(ctx, rest)
+		b.apart(ctx, after)
+	case len(items) == 1:
+		b.judge(ctx, items[0], err)
+	default:
+		b.apart(ctx, items)
+	}
+}
+
+// apart runs messages one by one.
+func (b *batch) apart(ctx context.Context, items []*item) {
+	for _, it := range items {
+		if b.admit(it) {
+			b.together(ctx, []*item{it})
+		}
 	}
 }
 
@@ -228,18 +233,24 @@ func (b *batch) answered(items []*item) {
 
 var errSome = errors.New("cqrs: some messages of the batch failed")
 
-// without judges the messages that failed and returns those that may run again.
-func (b *batch) without(ctx context.Context, items []*item) []*item {
-	rest := make([]*item, 0, len(items))
+// without judges the messages that failed and returns those that may run again. One that failed behind another of its
+// queue that runs again has seen what was undone: it comes after them, with those behind it.
+func (b *batch) without(ctx context.Context, items []*item) (rest, after []*item) {
+	again, waits := map[string]bool{}, map[string]bool{}
 	for _, it := range items {
+		failed, q := failsAlone(it.d.Err), it.queue
 		switch {
-		case failsAlone(it.d.Err):
+		case q != "" && (waits[q] || failed && again[q]):
+			waits[q] = true
+			after = append(after, it)
+		case failed && (q == "" || !b.left[q] && !b.blocked[q]):
 			b.judge(ctx, it, it.d.Err)
 		case b.admit(it):
+			again[q] = true
 			rest = append(rest, it)
 		}
 	}
-	return rest
+	return rest, after
 }
 
 // undone marks a rejection by a one-message handler or by a reply's hook in a batch: what was written has to go.
