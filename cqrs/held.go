@@ -11,6 +11,7 @@ import (
 // It belongs to one lane and is not safe for concurrent use.
 type held struct {
 	queues map[string]*heldQueue
+	places int           // given out
 	taken  chan struct{} // a session has ended in which messages came that are held
 }
 
@@ -18,7 +19,23 @@ func newHeld() held { return held{queues: map[string]*heldQueue{}, taken: make(c
 
 type heldQueue struct {
 	due   time.Time
-	items []*item
+	items []*item // in the order of their places
+}
+
+// place gives an item its place in the order of its lane.
+func (h *held) place(it *item) {
+	if it.place == 0 {
+		h.places++
+		it.place = h.places
+	}
+}
+
+func (q *heldQueue) add(it *item) {
+	i := len(q.items)
+	for i > 0 && q.items[i-1].place > it.place {
+		i--
+	}
+	q.items = slices.Insert(q.items, i, it)
 }
 
 // heldKey gives a message without key, and one that is scheduled, a queue of its own.
@@ -29,27 +46,26 @@ func heldKey(it *item) string {
 	return it.queue
 }
 
-// hold keeps items, failed ones and those behind them, in front of what their queues already have.
+// hold keeps items, failed ones and those behind them: of each queue until the first of them is due.
 func (h *held) hold(items []*item) {
-	front := map[string][]*item{}
+	seen := map[string]bool{}
 	now := time.Now()
 	for _, it := range items {
 		h.keep(it)
 		k := heldKey(it)
-		front[k] = append(front[k], it)
-	}
-	for k, its := range front {
 		q := h.queues[k]
 		if q == nil {
 			q = &heldQueue{}
 			h.queues[k] = q
 		}
-		q.items = append(its, q.items...)
-		q.due = now.Add(its[0].delay)
+		q.add(it)
+		if !seen[k] {
+			seen[k], q.due = true, now.Add(it.delay)
+		}
 	}
 }
 
-// follows keeps a message whose queue is held. Parked ones were there before.
+// follows keeps a message if one before it in its queue is held. Parked ones were there before.
 func (h *held) follows(it *item) bool {
 	if len(h.queues) == 0 || it.queue == "" || it.parked != nil {
 		return false
@@ -58,8 +74,12 @@ func (h *held) follows(it *item) bool {
 	if q == nil {
 		return false
 	}
+	h.place(it)
+	if q.items[0].place > it.place {
+		return false
+	}
 	h.keep(it)
-	q.items = append(q.items, it)
+	q.add(it)
 	return true
 }
 
@@ -74,9 +94,12 @@ func (h *held) keep(it *item) {
 	})
 }
 
-// free undoes keep.
+// free undoes keep. A scheduled message gets its place when its time has come.
 func (it *item) free() {
 	it.unwatch()
+	if it.timed {
+		it.place = 0
+	}
 	it.held, it.timed = false, false
 }
 

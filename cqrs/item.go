@@ -56,6 +56,7 @@ type item struct {
 	kills   int           // times that it ran when the process died
 	settled bool
 	held    bool        // by its lane, until its next try
+	place   int         // in the order of its lane; 0: not yet known
 	unwatch func() bool // of its session, while it is held
 	losses  int         // of its own transaction, in a row, because the store went away
 	tries   int         // runs that failed, of a message that is retried from memory
@@ -98,7 +99,7 @@ func (r *runner) parkedItem(pk *Parked, c *chain) *item {
 	d := &Delivery{Envelope: envelopeFrom(pk.ID, md), Topic: pk.Topic, Payload: slices.Clone(pk.Payload), Metadata: md}
 	d.Envelope.Attempt = pk.Attempt
 	it := &item{d: d, parked: pk, chain: c, done: r.parkedDone, queue: queueOf(pk.Topic, d.Envelope.Key)}
-	it.arrives = it.queue != "" && pk.Queue == pk.ID
+	it.arrives = it.queue != "" && pk.Queue == pk.ID && pk.ID != it.queue // who sends it chooses the ID
 	it.route = r.routeOf(d)
 	return it
 }

@@ -14,6 +14,7 @@ type lane struct {
 	hand   *hand       // calls the application's code; nil until it is needed
 	gaveUp *hand       // the last one that was left behind
 	clock  *time.Timer // of call
+	quits  bool        // something fresh was given back at the stop: what comes after it is given back, too
 }
 
 // backlog is how many batches may wait for a lane. What comes for a lane that is full holds up all the others, and keys
@@ -140,12 +141,17 @@ func (l *lane) process(batch []*item) {
 		if len(rest) == 0 {
 			return
 		}
+		if l.quits {
+			l.giveBack(rest)
+			return
+		}
 		err := l.attempt(rest)
 		if err == nil {
 			continue // there is a rest if a handler hung
 		}
 		l.r.p.log.Error("batch cannot commit, trying again", "messages", len(rest), "wait", wait, "error", err)
 		if !sleep(l.r.intake, wait) {
+			l.quits = true
 			l.giveBack(rest)
 			return
 		}
@@ -164,6 +170,7 @@ func (l *lane) live(batch []*item) []*item {
 			taken = append(taken, it)
 		default:
 			rest = append(rest, it)
+			l.held.place(it)
 			it.stuck = l.r.p.hung.blocks(heldKey(it))
 			if it.stuck == 0 && !it.ready && !l.r.isOver() && it.look(l.r.p) {
 				unseen = append(unseen, it)
@@ -220,7 +227,7 @@ func (l *lane) giveBack(rest []*item) {
 // oneByOne finds the message because of which a batch cannot commit.
 func (l *lane) oneByOne(batch []*item) error {
 	for _, it := range batch {
-		if it.settled || it.held || l.held.follows(it) {
+		if it.settled || it.held || l.quits || l.held.follows(it) {
 			continue
 		}
 		err := l.transact([]*item{it})

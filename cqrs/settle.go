@@ -278,6 +278,7 @@ func (b *batch) finish() {
 		it.marked = false
 		if it.fate == unstarted {
 			if b.r.isOver() {
+				b.l.quits = true
 				it.release()
 			}
 			continue
