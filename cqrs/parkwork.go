@@ -178,8 +178,8 @@ func (o *outstanding) add(due []*leased) (fresh []*leased) {
 	return fresh
 }
 
-// renew has a message settled under its new lease, unless it has changed, those leased with it now are others, or one of
-// those leased with it before is not done: then it does not run as it is.
+// renew has a message settled under its new lease, unless it has changed, those leased with it now are others, or one
+// of those leased with it before is not done: then it does not run as it is.
 func (l *leased) renew(n *leased) bool {
 	if l.chain.broken.Load() || n.chain != nil && n.chain != l.chain || l.parked.Dead != n.parked.Dead ||
 		!reflect.DeepEqual(l.parked.Record, n.parked.Record) {

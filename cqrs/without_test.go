@@ -69,10 +69,11 @@ func TestRule01_WhatIsRejectedBehindAnotherIsJudgedAfterIt(t *testing.T) {
 		s := newService(t, b, catalog(), cfg)
 		calls := 0
 		cqrs.Handle(s.p, func(_ context.Context, p place) (receipt, error) {
-			switch calls++; {
-			case calls == 2: // the second message
+			calls++
+			switch calls {
+			case 2: // the second message
 				return receipt{}, cqrs.Reject("no", errors.New("no"))
-			case calls == 3: // the first once more
+			case 3: // the first once more
 				return receipt{}, errors.New("not now")
 			}
 			return receipt{p.Order}, nil
