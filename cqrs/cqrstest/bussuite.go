@@ -295,9 +295,14 @@ func (b *book) close(l *line) {
 	}
 }
 
-// keep enters and acks everything that comes until the channel is closed.
+// keep enters and acks everything that comes until the channel is closed. A message whose context has ended when it is
+// read belongs to somebody else by now, as may others that came before it.
 func (b *book) keep(in <-chan *message.Message) {
 	for m := range in {
+		if m.Context().Err() != nil {
+			m.Nack()
+			continue
+		}
 		b.enter(m.UUID, m.Metadata[cqrs.HeaderKey])
 		m.Ack()
 	}

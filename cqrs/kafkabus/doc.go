@@ -33,11 +33,15 @@
 //
 // # When partitions are taken away
 //
-// In a rebalance, and when a subscription or the subscriber is closed: intake stops, what nobody has read
-// from the channel is taken back, the contexts of all messages of the session end, and acks are awaited
+// In a rebalance, and when a subscription or the subscriber is closed: intake stops, the contexts of all messages
+// of the session end, what nobody has read from the channel is taken back, and acks are awaited
 // for up to Config.Drain, which is at most half of the rebalance timeout. Then the offsets are committed
 // and the partitions are given up. A consumer should therefore finish what it has started, and nack at
 // once what it has not. While one member drains, the whole group waits.
+//
+// Who reads while the rest is taken back may get a message and not the one before it. So look at its context when
+// you have read it: one that has ended is to be nacked and not handled, or it is handled before its turn. Package cqrs
+// does so.
 //
 // # When something fails
 //
