@@ -48,7 +48,7 @@ func (h *home) move(r *store.Row) (*flow.Instance, error) {
 		return nil, fmt.Errorf("move from version %d: %w", r.DefVersion, err)
 	}
 	in.State = state
-	return in, h.graph.Move(&in.Cursor, step)
+	return in, h.graph.Move(in, step)
 }
 
 // fold lets everything happen to an instance, in order. A poisoned one is suspended: its row stays as it was, its

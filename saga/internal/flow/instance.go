@@ -106,18 +106,28 @@ func (g *Graph) Decode(id string, state, cursor []byte) (*Instance, error) {
 	if err := json.Unmarshal(cursor, &in.Cursor); err != nil {
 		return nil, fmt.Errorf("decode cursor: %w", err)
 	}
+	for name := range in.Cursor.Frames {
+		if n := g.byName[name]; n == nil || n.NewFrame == nil {
+			return nil, fmt.Errorf("decode cursor: no sub named %q", name)
+		}
+	}
+	return in, g.decodeFrames(in)
+}
+
+// decodeFrames decodes the states of the subs that the graph has.
+func (g *Graph) decodeFrames(in *Instance) error {
 	for name, data := range in.Cursor.Frames {
 		n := g.byName[name]
 		if n == nil || n.NewFrame == nil {
-			return nil, fmt.Errorf("decode cursor: no sub named %q", name)
+			continue
 		}
 		f := n.NewFrame()
 		if err := json.Unmarshal(data, f); err != nil {
-			return nil, fmt.Errorf("decode state of %s: %w", name, err)
+			return fmt.Errorf("decode state of %s: %w", name, err)
 		}
 		in.setFrame(name, f)
 	}
-	return in, nil
+	return nil
 }
 
 func (in *Instance) setFrame(name string, state any) {

@@ -3,8 +3,28 @@ package flow
 import "fmt"
 
 // Move brings the place of an older version's instance to this graph: it goes on at step. Nodes before it keep their
-// marks if they have one of the same name, else count as skipped; marks without a node are dropped.
-func (g *Graph) Move(c *Cursor, step string) error {
+// marks if they have one of the same name, else count as skipped; marks without a node are dropped. So are the states
+// of subs without a node; a sub that has begun must have one.
+func (g *Graph) Move(in *Instance, step string) error {
+	if err := g.decodeFrames(in); err != nil {
+		return err
+	}
+	if err := g.moveMarks(&in.Cursor, step); err != nil {
+		return err
+	}
+	for _, m := range in.Cursor.Marks {
+		n := g.byName[m.Node]
+		if m.State != Skipped && n.Frame != "" && in.Frames[n.Frame] == nil {
+			return fmt.Errorf("move: %s lies in %s, whose state the instance does not have", m.Node, n.Frame)
+		}
+		if m.State == Entered && n.Kind == Sub && in.Frames[n.Name] == nil {
+			return fmt.Errorf("move: %s has begun, and the instance does not have its state", m.Node)
+		}
+	}
+	return nil
+}
+
+func (g *Graph) moveMarks(c *Cursor, step string) error {
 	target := g.byName[step]
 	if target == nil && step != "" {
 		return fmt.Errorf("move: %s version %d has no step %q", g.Name, g.Version, step)

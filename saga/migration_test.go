@@ -1,0 +1,56 @@
+package saga_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/saga"
+)
+
+type partState struct{ ID string }
+
+// withPart defines a saga whose first step lies in a sub, with a state of its own.
+func withPart(version int, then ...saga.Node[labState]) *saga.Definition[labState] {
+	part := saga.MustDefine("part", 1, saga.Step[partState, work, worked]{
+		Name: "a", Timeout: time.Minute,
+		Do:   func(s *partState) work { return work{ID: s.ID, Step: "a"} },
+		Undo: saga.Command(func(s *partState) unwork { return unwork{s.ID, "a"} }),
+	})
+	nodes := []saga.Node[labState]{saga.Sub[labState, partState]{
+		Name: "sub", Saga: part, In: func(s *labState) partState { return partState{s.ID} },
+	}}
+	return saga.MustDefine("lab", version, append(append(nodes, then...), patient(def.pivot("p")))...)
+}
+
+// sameState moves instances as they are.
+func sameState(from int) saga.Migration[labState] {
+	return saga.Migration[labState]{From: from, Move: func(old []byte, step string) (s labState, _ string, err error) {
+		err = json.Unmarshal(old, &s)
+		return s, step, err
+	}}
+}
+
+// A sub's state moves with its instance, through any number of transitions: what the sub did is undone by it.
+func TestMigrationKeepsTheStateOfSubs(t *testing.T) {
+	t.Parallel()
+	w, v := saga.Wait[labState, ping]{Name: "w"}, saga.Wait[labState, ping]{Name: "v"}
+	l := newLab(t, "sqlite", withPart(1, w), saga.EngineConfig{}, uow.Config{})
+	stop := l.run()
+	l.start("x")
+	l.at("x", saga.Running, "w")
+	stop()
+	e, _ := l.again()
+	moved := saga.Register(e, withPart(2, w, v), sameState(1))
+	l.inHome(func(ctx context.Context) error { return moved.Signal(ctx, "x", ping{}) })
+	if i, err := moved.Get(t.Context(), "x"); err != nil || i.Version != 2 || i.Step != "v" {
+		t.Fatalf("moved: %+v, %v", i, err)
+	}
+	l.inHome(func(ctx context.Context) error { return moved.Cancel(ctx, "x", "changed my mind") })
+	i, err := moved.Get(t.Context(), "x")
+	if err != nil || i.Status != saga.Compensating || i.Step != "sub/a" {
+		t.Errorf("undone: %+v, %v", i, err)
+	}
+}
