@@ -57,7 +57,7 @@ type Wait[S, E any] struct {
 	Name    string         // unique in the definition; required
 	Key     func(E) string // the saga's key; required to hear events from a topic. nil: only [Saga.Signal]
 	On      func(*S, E)    // takes the event; nil ignores it
-	Timeout time.Duration  // 0 waits for ever; running out is a definite failure, behind the pivot it parks
+	Timeout time.Duration  // 0 waits for ever; running out is a definite failure, behind the pivot it parks till E comes
 }
 
 // Sub runs another saga as one step of this one: in the same instance, with a state of its own. A cancel belongs to

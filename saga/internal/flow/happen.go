@@ -75,7 +75,8 @@ func (r *run) undoReply(n *Node, m *Mark, input Input) {
 	}
 }
 
-// event takes what a Wait waits for. One that comes early is stashed under the instance's version.
+// event takes what a Wait waits for, also if its time has run out and it is stuck. One that comes early is stashed
+// under the instance's version.
 func (r *run) event(input Input) {
 	if r.c.Phase.Ended() {
 		return
@@ -83,7 +84,7 @@ func (r *run) event(input Input) {
 	early := false
 	for _, n := range r.g.waits[input.Event] {
 		m := r.c.Mark(n.Name)
-		if m != nil && m.State == Waiting {
+		if m != nil && (m.State == Waiting || m.Stuck) {
 			r.happened(n, m, input)
 			return
 		}
