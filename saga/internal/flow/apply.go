@@ -88,7 +88,7 @@ func (r *run) forward() {
 		case p == nil || p.State == Paused:
 			r.phase(Settling, "cancelled")
 			return
-		case p.State == OK && r.refunds():
+		case r.refunds():
 			r.phase(Turn, "cancelled")
 			return
 		}
@@ -106,7 +106,11 @@ func (r *run) pivot() *Mark {
 	return r.c.Mark(r.g.pivot.Name)
 }
 
-func (r *run) refunds() bool { return r.g.Cancel != nil && len(r.g.Cancel.Kids) > 0 }
+// refunds reports whether a cancel runs the cancel branch: only what the pivot did is refunded.
+func (r *run) refunds() bool {
+	p := r.pivot()
+	return p != nil && p.State == OK && r.g.Cancel != nil && len(r.g.Cancel.Kids) > 0
+}
 
 // settle waits, before the first undo, for what is in flight.
 func (r *run) settle() {

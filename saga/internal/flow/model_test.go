@@ -106,6 +106,9 @@ func (m *machine) check(t *rapid.T, in flow.Input, res flow.Result, next *flow.I
 	if m.in.Cursor.Phase.Ended() && phase != m.in.Cursor.Phase && !lateCancel {
 		t.Fatalf("%s became %s by %+v", m.in.Cursor.Phase, phase, in)
 	}
+	if lateCancel && next.Cursor.Mark("p").State != flow.OK {
+		t.Fatalf("refunds what the pivot never did")
+	}
 	if phase.Ended() && next.Cursor.Due() != 0 {
 		t.Fatalf("ended, but due")
 	}
@@ -170,7 +173,8 @@ func TestInterpreterAgainstAnything(t *testing.T) {
 			"cancel": func(t *rapid.T) { m.apply(t, flow.Input{Kind: flow.Stop, Text: "x"}, nil) },
 			"operator": func(t *rapid.T) {
 				m.apply(t, flow.Input{
-					Kind: rapid.SampledFrom([]flow.InputKind{flow.Retry, flow.Skip, flow.Abort}).Draw(t, "kind"),
+					Kind: rapid.SampledFrom([]flow.InputKind{flow.Retry, flow.Skip, flow.Abort, flow.Force}).Draw(t, "kind"),
+					End:  flow.Completed,
 				}, local.Draw(t, "local"))
 			},
 		})
