@@ -3,6 +3,7 @@ package saga_test
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,5 +53,39 @@ func TestMigrationKeepsTheStateOfSubs(t *testing.T) {
 	i, err := moved.Get(t.Context(), "x")
 	if err != nil || i.Status != saga.Compensating || i.Step != "sub/a" {
 		t.Errorf("undone: %+v, %v", i, err)
+	}
+}
+
+// An instance that is being undone is suspended, not declared undone, if the new version lacks a step that it has done.
+func TestMigrationOfACompensationLosesNoUndo(t *testing.T) {
+	t.Parallel()
+	graph := func(version int, first string) *saga.Definition[labState] {
+		return saga.MustDefine("lab", version, patient(def.undo(first)), patient(def.undo("b")), patient(def.pivot("p")))
+	}
+	l := newLab(t, "sqlite", graph(1, "a"), saga.EngineConfig{}, uow.Config{})
+	l.plan("x p", refuses("no"))
+	l.plan("x undo b", refuses("not now"))
+	stop := l.run()
+	l.start("x")
+	l.at("x", saga.Parked, "b")
+	stop()
+	skip := saga.Intervention{Type: "lab", Key: "x", Action: saga.ActSkip, Actor: "ann", Reason: "undone by hand"}
+
+	e, _ := l.again()
+	saga.Register(e, graph(2, "renamed"), sameState(1))
+	if err := e.Intervene(t.Context(), skip); err == nil || !strings.Contains(err.Error(), "has no a") {
+		t.Errorf("without the step: %v", err)
+	}
+	for s, err := range e.List(t.Context(), only("x")) {
+		if err != nil || s.Status != saga.Suspended || s.Version != 1 {
+			t.Errorf("without the step: %+v, %v", s, err)
+		}
+	}
+
+	e, _ = l.again()
+	moved := saga.Register(e, graph(3, "a"), sameState(1))
+	must(t, e.Intervene(t.Context(), skip))
+	if i, err := moved.Get(t.Context(), "x"); err != nil || i.Status != saga.Compensating || i.Step != "a" {
+		t.Errorf("with the step: %+v, %v", i, err)
 	}
 }

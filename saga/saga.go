@@ -24,7 +24,9 @@ type Migration[S any] struct {
 	From int // the older version
 	// Move gets the encoded state and the step the instance is at ("" if it is between steps) and returns the new
 	// state and the step of the new graph at which it goes on. Steps before that one count as done if they were
-	// done under the same name, else as passed. A step that keeps its name keeps its command in flight.
+	// done under the same name, else as passed. A step that keeps its name keeps its command in flight, and a Sub its
+	// state; what a step did whose name is gone is not undone any more. An instance that is being undone or cancelled
+	// goes on only if every step that it has done is still there; else it is suspended.
 	Move func(old []byte, step string) (S, string, error)
 }
 

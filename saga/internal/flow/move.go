@@ -4,7 +4,8 @@ import "fmt"
 
 // Move brings the place of an older version's instance to this graph: it goes on at step. Nodes before it keep their
 // marks if they have one of the same name, else count as skipped; marks without a node are dropped. So are the states
-// of subs without a node; a sub that has begun must have one.
+// of subs without a node; a sub that has begun must have one. While the instance is undone or refunded, every node must
+// still be there that this depends on.
 func (g *Graph) Move(in *Instance, step string) error {
 	if err := g.decodeFrames(in); err != nil {
 		return err
@@ -32,9 +33,17 @@ func (g *Graph) moveMarks(c *Cursor, step string) error {
 	known := map[string]bool{}
 	var kept []*Mark
 	for _, m := range c.Marks {
-		if n := g.byName[m.Node]; n != nil {
+		if g.byName[m.Node] != nil {
 			known[m.Node] = true
 			kept = append(kept, m)
+			continue
+		}
+		switch m.State {
+		case OK, Doubt, Out, Undoing:
+			if c.Phase != Forward && !c.Phase.Ended() {
+				return fmt.Errorf("move: %s version %d has no %s, which is %s while the saga goes back",
+					g.Name, g.Version, m.Node, m.State)
+			}
 		}
 	}
 	c.Marks = kept

@@ -39,3 +39,27 @@ func TestMoveIntoASubNeedsItsState(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is being undone or cancelled needs the steps that it has done: without them their undo would be left out, or
+// what refunds it done again.
+func TestMoveOnTheWayBackKeepsWhatWasDone(t *testing.T) {
+	t.Parallel()
+	g := saga.MustDefine("moved", 2, leg("a", false), leg("p", true)).Graph()
+	for phase, lost := range map[flow.Phase]bool{
+		flow.Forward: false, flow.Settling: true, flow.Unwind: true, flow.Turn: true, flow.Refund: true,
+		flow.Completed: false, flow.Compensated: false, flow.Cancelled: false, flow.Aborted: false,
+	} {
+		for _, state := range []flow.MarkState{flow.OK, flow.Doubt, flow.Out, flow.Undoing} {
+			in := decoded(t, `{"m":[{"n":"a","s":"ok"},{"n":"old","s":"`+string(state)+`"}]}`)
+			in.Cursor.Phase = phase
+			if err := g.Move(in, ""); (err != nil) != lost {
+				t.Errorf("%q with a lost step that is %s: %v", phase, state, err)
+			}
+		}
+		in := decoded(t, `{"m":[{"n":"a","s":"ok"},{"n":"old","s":"undone"},{"n":"gone","s":"refused"}]}`)
+		in.Cursor.Phase = phase
+		if err := g.Move(in, ""); err != nil || len(in.Cursor.Marks) != 1 {
+			t.Errorf("%q: %v, %d marks", phase, err, len(in.Cursor.Marks))
+		}
+	}
+}
