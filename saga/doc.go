@@ -74,6 +74,7 @@
 //	the engine is killed                    nothing: a transition and its commands commit together or not at all
 //	replies queue up                        timers wait (EngineConfig.MaxReplyAge, MaxReplyLag)
 //	a command arrives after its deadline    its participant refuses it, for good, as not executed
+//	an undo whose do may have been purged   its participant refuses it; parks
 //	the graph changed under its version     the engine does not start: ErrChanged
 //	an instance of an unknown version       its messages wait for a process that knows it
 package saga

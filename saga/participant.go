@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/outbox/uow"
 	"github.com/surge-go/surge/saga/internal/flow"
@@ -18,6 +19,7 @@ import (
 //
 //   - a duplicate of do gets the stored reply, whichever message brought it: the token counts;
 //   - an undo without a do is answered and remembered, and the do that comes after it is refused as not executed;
+//   - an undo without a do is refused if the do may have been purged (see [ParticipantPurger]): the saga parks;
 //   - an undo that meets a do which answers later ([cqrs.ErrDeferred], as handlers of package effect do) waits for it;
 //   - a do past its deadline, which was not begun before, is refused as not executed, and stays refused.
 //
@@ -227,6 +229,9 @@ func (pt *participant) undo(ctx context.Context, run func(context.Context) error
 	part := known[row]
 	switch {
 	case part == nil:
+		if err := forgotten(ctx, t.Saga); err != nil {
+			return err
+		}
 		return note(ctx, store.Part{Token: row, State: store.Barred, Fresh: true})
 	case part.State == store.Open:
 		return cqrs.Later(openDelay, errOpen)
@@ -237,6 +242,29 @@ func (pt *participant) undo(ctx context.Context, run func(context.Context) error
 		return err
 	}
 	return note(ctx, store.Part{Token: row, State: store.Undone})
+}
+
+// forgotten refuses an undo that finds no do, if the saga is so old that its do may have been purged. A do is never
+// older than its saga.
+func forgotten(ctx context.Context, saga string) error {
+	purged, err := store.Purged(ctx)
+	if err != nil {
+		return fmt.Errorf("saga: %w", err)
+	}
+	if purged == 0 || startOf(saga) >= purged {
+		return nil
+	}
+	return cqrs.Reject("forgotten", errors.New("saga: whether there is something to undo was purged"))
+}
+
+// startOf is when an instance was started, in unix milliseconds, as its ID tells; 0 if it does not.
+func startOf(saga string) int64 {
+	id, err := uuid.Parse(saga)
+	if err != nil || id.Version() != 7 {
+		return 0
+	}
+	sec, nsec := id.Time().UnixTime()
+	return sec*1000 + nsec/int64(time.Millisecond)
 }
 
 // note writes at once what an undo decided, so that a do later in the same transaction sees it.
@@ -252,7 +280,8 @@ func note(ctx context.Context, part store.Part) error {
 // idempotency's sweeper, which runs it in bounded transactions.
 type ParticipantPurger struct {
 	// Keep is how long tokens are remembered: longer than the retention of the command topics, and than any saga
-	// runs, because a command that comes after it runs again. 0 means 30 days.
+	// runs or is parked. A command that comes after it runs again; an undo is refused with the code "forgotten", for
+	// an operator who finds out what there is to undo, and settles or skips it. 0 means 30 days.
 	Keep time.Duration
 }
 

@@ -125,8 +125,8 @@ func (c conn) named(cols []column, rows string) string {
 	return "SELECT " + strings.Join(list, ", ") + " FROM (VALUES " + rows + ")"
 }
 
-// PurgeParts deletes at most limit parts that were written before a time and are not open. It runs inside a unit of
-// work.
+// PurgeParts deletes at most limit parts that were written before a time and are not open, and notes that time. It
+// runs inside a unit of work.
 func PurgeParts(ctx context.Context, before int64, limit int) (int64, error) {
 	c := open(ctx)
 	old := "SELECT token FROM saga_participants WHERE created_at < ? AND state <> 'open' ORDER BY created_at LIMIT ?"
@@ -134,8 +134,36 @@ func PurgeParts(ctx context.Context, before int64, limit int) (int64, error) {
 		old = "SELECT token FROM (" + old + ") AS v"
 	}
 	n, err := c.exec(ctx, "DELETE FROM saga_participants WHERE token IN ("+old+")", before, limit)
+	if err == nil && n > 0 {
+		err = c.notePurge(ctx, before)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("purge participants: %w", err)
 	}
 	return n, nil
+}
+
+// horizon is the token of the row that tells how far PurgeParts has come. No command has it; it is open, so it stays.
+const horizon = "horizon"
+
+func (c conn) notePurge(ctx context.Context, before int64) error {
+	conflict := "ON CONFLICT (token) DO UPDATE SET created_at = excluded.created_at " +
+		"WHERE saga_participants.created_at < excluded.created_at"
+	if c.name == mysql {
+		conflict = "ON DUPLICATE KEY UPDATE created_at = GREATEST(created_at, VALUES(created_at))"
+	}
+	row := []*Part{{Token: horizon, State: Open, Created: before}}
+	_, err := c.insert(ctx, "saga_participants", 1, partColumns(row), conflict, nil)
+	return err
+}
+
+// Purged returns the time before which parts may have been purged; 0 if none ever was.
+func Purged(ctx context.Context) (before int64, err error) {
+	c := open(ctx)
+	err = c.each(ctx, func(scan func(...any) error) error { return scan(&before) },
+		"SELECT created_at FROM saga_participants WHERE token = ?", horizon)
+	if err != nil {
+		return 0, fmt.Errorf("look up what was purged: %w", err)
+	}
+	return before, nil
 }
