@@ -167,7 +167,9 @@ func (r *run) timer() {
 			r.note(Entry{What: "timeout", Step: n.Name})
 			r.refuse(n, m, "timed out")
 		case Paused:
-			r.again(n, m)
+			if r.c.Phase != Settling { // something else has failed at this very time
+				r.again(n, m)
+			}
 		}
 	}
 }
