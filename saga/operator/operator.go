@@ -50,20 +50,22 @@ func (o *Operator) Journal(ctx context.Context, typ, key string) ([]saga.Transit
 
 // Retry tries again what is stuck in the instances that f chooses: commands in doubt under their old tokens, refused
 // ones under new ones. Suspended instances go on with what came meanwhile. It returns how many it could help, and
-// the joined errors of the others. Without a status f means parked and suspended ones.
+// the joined errors of the others. Without a status f means parked and suspended ones; with a key, that one whatever
+// its status.
 func (o *Operator) Retry(ctx context.Context, f saga.Filter, by By) (int, error) {
-	return o.each(ctx, f, by, saga.ActRetry)
+	return o.each(ctx, f, by, saga.ActRetry, saga.Parked, saga.Suspended)
 }
 
 // Skip lets instances go on as if what is stuck were done. Steps before the pivot are undone later all the same, if
-// it comes to that. Results are those of Retry.
+// it comes to that. Without a status f means parked ones; keys and results are as with Retry.
 func (o *Operator) Skip(ctx context.Context, f saga.Filter, by By) (int, error) {
-	return o.each(ctx, f, by, saga.ActSkip)
+	return o.each(ctx, f, by, saga.ActSkip, saga.Parked)
 }
 
-// Abort undoes instances, which then end aborted. Without a status f means parked ones. Results are those of Retry.
+// Abort undoes instances, which then end aborted. Without a status f means parked ones; keys and results are as with
+// Retry.
 func (o *Operator) Abort(ctx context.Context, f saga.Filter, by By) (int, error) {
-	return o.each(ctx, f, by, saga.ActAbort)
+	return o.each(ctx, f, by, saga.ActAbort, saga.Parked)
 }
 
 // Settle tells what became of a command in doubt: cqrs.OutcomeOK, or cqrs.OutcomeNotExecuted if it certainly had no
@@ -92,15 +94,13 @@ func (o *Operator) Patch(ctx context.Context, typ, key string, state any, by By)
 	})
 }
 
-func (o *Operator) each(ctx context.Context, f saga.Filter, by By, a saga.Action) (int, error) {
+// each acts on the instances that f chooses. Without a status and a key these are the ones with a status of its own.
+func (o *Operator) each(ctx context.Context, f saga.Filter, by By, a saga.Action, own ...saga.Status) (int, error) {
 	if f.Type == "" {
 		return 0, ErrTooWide
 	}
-	if len(f.Status) == 0 {
-		f.Status = []saga.Status{saga.Parked, saga.Suspended}
-		if f.Key != "" {
-			f.Status = nil
-		}
+	if len(f.Status) == 0 && f.Key == "" {
+		f.Status = own
 	}
 	n, errs := 0, []error(nil)
 	for s, err := range o.e.List(ctx, f) {
