@@ -95,7 +95,9 @@ func (e *Engine) tryFold(ctx context.Context, f *folding) error {
 	if f.row != nil && f.row.Status != store.Awaited {
 		in, err := f.home.decode(f.row)
 		if err != nil {
-			return err
+			if in, err = e.unread(f, err); in == nil {
+				return err
+			}
 		}
 		f.in = in
 		f.changed = int(f.row.DefVersion) != f.home.graph.Version

@@ -134,6 +134,62 @@ func (f *folding) patch(w work) error {
 	return nil
 }
 
+// unread decides what becomes of an instance that cannot be read because of cause. It returns the instance if an
+// operator's patch takes the place of its state. To complete it needs no state. One that has ended stays as it is,
+// unless somebody asks to cancel it.
+func (e *Engine) unread(f *folding, cause error) (*flow.Instance, error) {
+	var place flow.Cursor
+	if err := json.Unmarshal([]byte(f.row.Place), &place); err != nil {
+		return nil, cause
+	}
+	over := place.Phase.Ended() && !place.Suspended
+	for _, w := range f.works {
+		switch {
+		case w.op == nil:
+			over = over && w.input.Kind != flow.Stop
+		case w.op.Action == ActPatch:
+			row := *f.row
+			row.State = string(w.op.State)
+			return f.home.decode(&row)
+		case w.op.Action == ActComplete && !place.Phase.Ended():
+			return nil, e.completeUnread(f, &place, w, cause)
+		}
+	}
+	if !over {
+		return nil, cause
+	}
+	f.refuse(ErrEnded)
+	return nil, nil
+}
+
+// completeUnread ends an instance and leaves its state as it is. Whatever else came is too late.
+func (e *Engine) completeUnread(f *folding, place *flow.Cursor, w work, cause error) error {
+	f.refuse(cause)
+	w.op.err = nil
+	place.Abandon()
+	place.Phase, place.Suspended, place.Reason, place.Stash = w.input.End, false, "", nil
+	data, err := json.Marshal(place)
+	if err != nil {
+		return err
+	}
+	next := *f.row
+	next.Place, next.Status, next.Step, next.Reason, next.Due = string(data), string(w.op.End), "", "", 0
+	f.next, f.changed = &next, true
+	f.entries = []flow.Entry{
+		{What: "operator", Note: string(w.input.Kind) + ": " + w.input.Text}, {What: "phase", Note: string(place.Phase)},
+	}
+	return e.stamp(f)
+}
+
+// refuse answers all operators.
+func (f *folding) refuse(err error) {
+	for _, w := range f.works {
+		if w.op != nil {
+			w.op.err = err
+		}
+	}
+}
+
 // resume lets a suspended instance go on, with everything that came meanwhile. A retry takes all of it or nothing.
 // Any other action comes first, and then leaves out what still cannot be taken: it may be why the instance stood.
 func (e *Engine) resume(ctx context.Context, f *folding, w work) error {

@@ -8,8 +8,8 @@
 //	status      means                                    what helps
 //	parked      a step in doubt, refused behind the      Retry; Settle; Skip; Abort before the pivot
 //	            pivot, or an undo that failed
-//	suspended   a definition's function panicked or      repair the program, or Patch the state; then Retry
-//	            a reply cannot be decoded
+//	suspended   a definition's function panicked, or     repair the program, or Patch the state; then Retry
+//	            a reply or the state is unreadable
 //
 // It is safe for concurrent use.
 package operator

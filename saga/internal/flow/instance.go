@@ -164,6 +164,17 @@ func (c *Cursor) Stuck() bool {
 	return false
 }
 
+// Abandon lets go of all that has begun and is not settled: a reply will find nobody.
+func (c *Cursor) Abandon() {
+	for _, m := range c.Marks {
+		m.Due, m.Stuck = 0, false
+		switch m.State {
+		case Out, Undoing, Paused, Ready, Waiting:
+			m.State = Skipped
+		}
+	}
+}
+
 // Due returns when the instance wants to be woken, in unix milliseconds; 0 means never.
 func (c *Cursor) Due() int64 {
 	var due int64

@@ -23,21 +23,11 @@ func (r *run) operator(input Input) {
 	case Settle:
 		r.settled(input)
 	case Force:
-		r.force(input.End)
+		r.c.Abandon()
+		r.end(input.End)
 	default:
 		r.fail(fmt.Errorf("unknown input %q", input.Kind))
 	}
-}
-
-// force ends the instance where it stands. What is in flight is left alone: its reply will find nobody.
-func (r *run) force(end Phase) {
-	for _, m := range r.c.Marks {
-		m.Due, m.Stuck = 0, false
-		if m.State == Out || m.State == Undoing {
-			m.State = Skipped
-		}
-	}
-	r.end(end)
 }
 
 func (r *run) eachStuck(input Input, f func(*Node, *Mark)) {

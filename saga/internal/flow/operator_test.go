@@ -29,6 +29,9 @@ func TestCancelAfterCompleteRefundsOnlyWhatThePivotDid(t *testing.T) {
 			s.reply(done, cqrs.OutcomeOK)
 		}
 		s.apply(complete)
+		if step := s.in.Cursor.Step(); step != "" {
+			t.Errorf("after %q: completed at %q", done, step)
+		}
 		if sent := s.apply(cancel); sent != "" {
 			t.Errorf("after %q: sent %s", done, sent)
 		}
