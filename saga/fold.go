@@ -127,7 +127,22 @@ func (e *Engine) step(ctx context.Context, f *folding, w work) error {
 	case f.in.Cursor.Suspended:
 		return e.stash(f, w.input)
 	}
-	return e.apply(ctx, f, w)
+	kept := len(f.in.Cursor.Stash)
+	if err := e.apply(ctx, f, w); err != nil {
+		return err
+	}
+	if len(f.in.Cursor.Stash) > kept {
+		return e.bound(f.in.ID, kept)
+	}
+	return nil
+}
+
+// bound refuses to keep one more message.
+func (e *Engine) bound(id string, kept int) error {
+	if kept < e.cfg.MaxStash {
+		return nil
+	}
+	return &transient{fmt.Errorf("saga: %s has %d messages in its stash already", id, kept)}
 }
 
 // begin starts an instance, and gives it what came before it.
@@ -276,8 +291,8 @@ func (e *Engine) stash(f *folding, in flow.Input) error {
 	if in.Kind == flow.Timer {
 		return nil
 	}
-	if len(f.in.Cursor.Stash) >= e.cfg.MaxStash {
-		return &transient{fmt.Errorf("saga: %s has %d messages in its stash already", f.in.ID, len(f.in.Cursor.Stash))}
+	if err := e.bound(f.in.ID, len(f.in.Cursor.Stash)); err != nil {
+		return err
 	}
 	f.in.Cursor.Stash = append(f.in.Cursor.Stash, in)
 	f.entries = append(f.entries, flow.Entry{What: "stash", Step: in.Step, Note: string(in.Kind)})
