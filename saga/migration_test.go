@@ -3,6 +3,7 @@ package saga_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -87,5 +88,30 @@ func TestMigrationOfACompensationLosesNoUndo(t *testing.T) {
 	must(t, e.Intervene(t.Context(), skip))
 	if i, err := moved.Get(t.Context(), "x"); err != nil || i.Status != saga.Compensating || i.Step != "a" {
 		t.Errorf("with the step: %+v, %v", i, err)
+	}
+}
+
+// Whoever knows the newest version reads instances that still go on by an older one, as far as their states are alike.
+func TestGetReadsInstancesOfOtherVersions(t *testing.T) {
+	t.Parallel()
+	graph := func(version int) *saga.Definition[labState] {
+		return saga.MustDefine("lab", version, patient(def.undo("a")), patient(def.pivot("p")))
+	}
+	l := newLab(t, "sqlite", graph(1), saga.EngineConfig{}, uow.Config{})
+	l.start("x")
+	e, both := l.again(graph(1), graph(2))
+	if i, err := both[1].Get(t.Context(), "x"); err != nil || i.Version != 1 || i.Step != "a" || i.State.ID != "x" {
+		t.Errorf("by version 2: %+v, %v", i, err)
+	}
+	other := saga.Register(e, saga.MustDefine("lab", 3, saga.Step[partState, work, worked]{
+		Name: "p", Pivot: true, Do: func(s *partState) work { return work{ID: s.ID} },
+	}))
+	_, err := other.Get(t.Context(), "x")
+	if err == nil || errors.Is(err, saga.ErrUnknownVersion) || !strings.Contains(err.Error(), "another type") {
+		t.Errorf("with another state: %v", err)
+	}
+	_, newer := l.again(graph(2))
+	if _, err := newer[0].Get(t.Context(), "x"); !errors.Is(err, saga.ErrUnknownVersion) {
+		t.Errorf("without version 1: %v", err)
 	}
 }

@@ -86,7 +86,8 @@ func (s *Saga[S]) Cancel(ctx context.Context, key, reason string) error {
 }
 
 // Get returns an instance, or [ErrNotFound]. Inside a unit of work it reads what that sees; instances that were
-// started in the same one are not there yet.
+// started in the same one are not there yet. One of another version is read by the definition that it goes on by,
+// which must have a state of the same type; without such a definition the error is [ErrUnknownVersion].
 func (s *Saga[S]) Get(ctx context.Context, key string) (Instance[S], error) {
 	var out Instance[S]
 	err := s.e.within(ctx, func(ctx context.Context) error {
@@ -123,15 +124,19 @@ func (s *Saga[S]) Mermaid(ctx context.Context, key string) (string, error) {
 
 func (s *Saga[S]) instance(r *store.Row) (Instance[S], error) {
 	h := s.e.home(r)
-	if h == nil || h.graph.Version != s.d.graph.Version {
+	if h == nil {
 		return Instance[S]{}, fmt.Errorf("%w: %s version %d", ErrUnknownVersion, r.Type, r.DefVersion)
 	}
 	in, err := h.decode(r)
 	if err != nil {
 		return Instance[S]{}, fmt.Errorf("saga: read %s %q: %w", r.Type, r.Key, err)
 	}
+	if _, ok := in.State.(*S); !ok {
+		return Instance[S]{}, fmt.Errorf("saga: read %s %q: version %d has a state of another type, %T",
+			r.Type, r.Key, h.graph.Version, in.State)
+	}
 	i := s.d.Snapshot(r.Key, in)
-	i.Tags = splitTags(r.Tags)
+	i.Version, i.Tags = h.graph.Version, splitTags(r.Tags)
 	return i, nil
 }
 
