@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,14 @@ type Engine struct {
 type kind struct {
 	versions map[int]*home
 	newest   *home
+	hears    map[reflect.Type]*heard
+}
+
+// A heard is an event from a topic that a kind waits for, as the newest version that does so has it.
+type heard struct {
+	node    *flow.Node
+	saga    string
+	version int
 }
 
 // A home is one definition in an engine.
@@ -70,8 +79,8 @@ func NewEngine(p *cqrs.Processor, cfg EngineConfig) (*Engine, error) {
 }
 
 // Register adds a definition, and how instances of older versions become instances of it. Older definitions may be
-// registered too: their instances go on by them, while new ones start by the newest. Faults are kept for
-// [Engine.Run] and [Engine.Validate].
+// registered too: their instances go on by them, while new ones start by the newest. An event that several of them wait
+// for goes where the newest one's Key says. Faults are kept for [Engine.Run] and [Engine.Validate].
 func Register[S any](e *Engine, d *Definition[S], m ...Migration[S]) *Saga[S] {
 	h := &home{graph: d.graph, moves: map[int]func([]byte, string) (any, string, error){}}
 	for _, m := range m {
@@ -84,7 +93,7 @@ func Register[S any](e *Engine, d *Definition[S], m ...Migration[S]) *Saga[S] {
 	defer e.mu.Unlock()
 	k := e.types[d.graph.Name]
 	if k == nil {
-		k = &kind{versions: map[int]*home{}}
+		k = &kind{versions: map[int]*home{}, hears: map[reflect.Type]*heard{}}
 		e.types[d.graph.Name] = k
 	}
 	if k.versions[d.graph.Version] != nil {
@@ -95,7 +104,7 @@ func Register[S any](e *Engine, d *Definition[S], m ...Migration[S]) *Saga[S] {
 		k.newest = h
 	}
 	s := &Saga[S]{e: e, d: d}
-	s.listen()
+	s.listen(k)
 	return s
 }
 

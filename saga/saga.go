@@ -211,7 +211,7 @@ func on[E any](e *Engine, f func(E, *cqrs.Delivery) ([]work, error)) {
 }
 
 // listen subscribes to the events that the definition waits for, and checks the types of its commands.
-func (s *Saga[S]) listen() {
+func (s *Saga[S]) listen(k *kind) {
 	g := s.d.graph
 	for _, t := range g.Commands() {
 		if info, ok := s.e.p.Catalog().LookupType(t); !ok || info.Kind != cqrs.KindCommand {
@@ -223,23 +223,36 @@ func (s *Saga[S]) listen() {
 		if n.Key == nil {
 			continue
 		}
-		e := s.e
-		e.listenLocked(reflect.TypeOf(n.NewEvent()).Elem(), func(m any, d *cqrs.Delivery) ([]work, error) {
-			payload, err := e.p.Catalog().Codec().Encode(m)
-			if err != nil {
-				return nil, fmt.Errorf("saga: %s: %w", d.Envelope.Type, err)
-			}
-			key := n.Key(m)
-			if key == "" {
-				return nil, nil
-			}
-			w := work{
-				key:   store.Key{Type: g.Name, Key: key},
-				input: flow.Input{Kind: flow.Event, Event: n.Gets, Payload: payload},
-			}
-			w.keep(d)
-			return []work{w}, nil
-		})
+		old := k.hears[n.Message]
+		if old == nil {
+			s.e.listenLocked(n.Message, s.e.hearing(k, n.Message))
+		}
+		if old == nil || old.version < g.Version {
+			k.hears[n.Message] = &heard{n, g.Name, g.Version}
+		}
+	}
+}
+
+// hearing makes one work out of an event, however many versions of a saga wait for it: whichever the instance has.
+func (e *Engine) hearing(k *kind, t reflect.Type) listener {
+	return func(m any, d *cqrs.Delivery) ([]work, error) {
+		payload, err := e.p.Catalog().Codec().Encode(m)
+		if err != nil {
+			return nil, fmt.Errorf("saga: %s: %w", d.Envelope.Type, err)
+		}
+		e.mu.Lock()
+		h := k.hears[t]
+		e.mu.Unlock()
+		key := h.node.Key(m)
+		if key == "" {
+			return nil, nil
+		}
+		w := work{
+			key:   store.Key{Type: h.saga, Key: key},
+			input: flow.Input{Kind: flow.Event, Event: h.node.Gets, Payload: payload},
+		}
+		w.keep(d)
+		return []work{w}, nil
 	}
 }
 

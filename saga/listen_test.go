@@ -1,0 +1,48 @@
+package saga_test
+
+import (
+	"testing"
+
+	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/saga"
+)
+
+// hear is a Wait that writes down what it took.
+func hear(name string) saga.Wait[labState, ping] {
+	return saga.Wait[labState, ping]{
+		Name: name, Key: func(p ping) string { return p.ID }, On: func(s *labState, p ping) { s.note(p.Text) },
+	}
+}
+
+// An event is taken once, however many versions of the saga are registered.
+func TestVersionsShareAnEvent(t *testing.T) {
+	t.Parallel()
+	one := saga.MustDefine("lab", 1, hear("first"), hear("second"), patient(def.pivot("p")))
+	two := saga.MustDefine("lab", 2, hear("first"), hear("second"), hear("third"), patient(def.pivot("p")))
+	l := newLab(t, "sqlite", one, saga.EngineConfig{}, uow.Config{})
+	l.Saga = saga.Register(l.engine, two)
+	l.run()
+	l.start("x")
+	l.publish(ping{"x", "approved"})
+	eventually(t, func() bool {
+		i, err := l.Get(t.Context(), "x")
+		return err == nil && i.State.Log != ""
+	}, func() string { return "the event is lost" })
+	if i, err := l.Get(t.Context(), "x"); err != nil || i.State.Log != "approved" || i.Step != "second" {
+		t.Errorf("one event was taken as %q, the saga stands at %q, %v", i.State.Log, i.Step, err)
+	}
+}
+
+// An event goes where the newest version says, in whatever order the versions are registered.
+func TestNewestVersionSaysWhomAnEventIsFor(t *testing.T) {
+	t.Parallel()
+	byText := hear("w")
+	byText.Key = func(p ping) string { return p.Text }
+	two := saga.MustDefine("lab", 2, byText, patient(def.pivot("p")))
+	l := newLab(t, "sqlite", two, saga.EngineConfig{}, uow.Config{})
+	saga.Register(l.engine, saga.MustDefine("lab", 1, hear("w"), patient(def.pivot("p"))))
+	l.run()
+	l.start("x")
+	l.publish(ping{ID: "somebody", Text: "x"})
+	l.at("x", saga.Completed, "")
+}
