@@ -76,9 +76,17 @@ func (b *batch) gather(ctx context.Context, round int) error {
 			return err
 		}
 	}
-	for _, works := range byID { // replies to instances that were purged
-		for _, w := range works {
-			b.e.log.Info("no such saga", "id", w.id, "step", w.input.Step)
+	for _, id := range ids { // gone since it was found, or long ago
+		var named []work
+		for _, w := range byID[id] {
+			if w.id == "" {
+				named = append(named, w)
+			} else {
+				b.e.log.Info("no such saga", "id", w.id, "step", w.input.Step)
+			}
+		}
+		if named != nil {
+			byKey = append(byKey, named)
 		}
 	}
 	for _, k := range byKey {
