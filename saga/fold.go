@@ -219,7 +219,7 @@ func (e *Engine) apply(ctx context.Context, f *folding, w work) error {
 		if !errors.As(err, &local) {
 			return f.collect(res, w, err)
 		}
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if ctx.Err() != nil { // the transaction's time is up, not one that the local set itself
 			return &transient{err}
 		}
 		if env.Failed == nil {
