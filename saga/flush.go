@@ -241,7 +241,8 @@ func (b *batch) send(ctx context.Context, won []*folding) error {
 	return nil
 }
 
-func (e *Engine) sendAll(ctx context.Context, f *folding) error {
+func (e *Engine) sendAll(ctx context.Context, f *folding) (err error) {
+	defer recovered(&err)
 	for _, c := range f.commands {
 		options := []cqrs.SendOption{cqrs.ReplyTo(e.p.ReplyTopic(), c.Token.String())}
 		if !c.Deadline.IsZero() {

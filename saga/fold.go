@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/google/uuid"
 	"github.com/surge-go/surge/cqrs"
@@ -90,7 +91,15 @@ type transient struct{ err error }
 func (t *transient) Error() string { return t.err.Error() }
 func (t *transient) Unwrap() error { return t.err }
 
-func (e *Engine) tryFold(ctx context.Context, f *folding) error {
+// recovered makes an error of a panic of the definition's code, or of what belongs to its messages. It is deferred.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: %v\n%s", flow.ErrPanic, v, debug.Stack())
+	}
+}
+
+func (e *Engine) tryFold(ctx context.Context, f *folding) (err error) {
+	defer recovered(&err)
 	f.commands, f.entries, f.changed, f.in = nil, nil, false, nil
 	if f.row != nil && f.row.Status != store.Awaited {
 		in, err := f.home.decode(f.row)

@@ -34,6 +34,7 @@ type (
 var labMessages = cqrs.NewCatalog(
 	cqrs.Command[work]{Name: "lab.work", Key: func(m work) string { return m.ID }},
 	cqrs.Command[unwork]{Name: "lab.unwork", Key: func(m unwork) string { return m.ID }},
+	cqrs.Command[picky]{Name: "lab.picky", Key: picky.key, Validate: picky.check},
 	cqrs.Command[measure]{Name: "lab.measure", Key: func(measure) string { return "" }},
 	cqrs.Event[ping]{Name: "outside.ping", Key: func(m ping) string { return m.ID }},
 	cqrs.Event[quit]{Name: "outside.quit", Key: func(m quit) string { return m.ID }},

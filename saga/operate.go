@@ -114,7 +114,8 @@ func (e *Engine) apart(ctx context.Context, f *folding, do func(context.Context)
 	return refused, err
 }
 
-func (e *Engine) act(ctx context.Context, f *folding, w work) error {
+func (e *Engine) act(ctx context.Context, f *folding, w work) (err error) {
+	defer recovered(&err)
 	switch {
 	case w.op.Action == ActPatch:
 		return f.patch(w)
