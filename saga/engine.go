@@ -153,6 +153,23 @@ func (e *Engine) home(r *store.Row) *home {
 	return nil
 }
 
+// known lists what has a home here.
+func (e *Engine) known() []store.Known {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []store.Known
+	for name, k := range e.types {
+		list = append(list, store.Known{Type: name}) // placeholders
+		for v := range k.versions {
+			list = append(list, store.Known{Type: name, Version: v})
+		}
+		for v := range k.newest.moves {
+			list = append(list, store.Known{Type: name, Version: v})
+		}
+	}
+	return list
+}
+
 // record checks the definitions against those of other processes, and notes the new ones, once.
 func (e *Engine) record(ctx context.Context) error {
 	if e.recorded.Load() {

@@ -159,9 +159,6 @@ func (b *batch) add(ctx context.Context, r *store.Row, works []work) error {
 	}
 	h := b.e.home(r)
 	if h == nil {
-		if works[0].input.Kind == flow.Timer {
-			return nil // somebody else's
-		}
 		return cqrs.Later(unknownDelay, fmt.Errorf("%w: %s version %d", ErrUnknownVersion, r.Type, r.DefVersion))
 	}
 	b.open = append(b.open, &folding{row: r, home: h, works: works})

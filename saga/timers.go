@@ -88,13 +88,13 @@ func (e *Engine) heldBack(ctx context.Context) bool {
 	return lag[e.p.ReplyTopic()] > e.cfg.MaxReplyLag
 }
 
-// due adds the instances whose time has come. They are taken last, without waiting for anybody who holds them, so
-// timers never close a circle of locks.
+// due adds the instances whose time has come, as far as they have a home here. They are taken last, without waiting
+// for anybody who holds them, so timers never close a circle of locks.
 func (b *batch) due(ctx context.Context, rows []*store.Row, works map[string][]work) ([]*store.Row, error) {
 	ticks := b.ticks
 	b.ticks = nil
 	for _, t := range ticks {
-		due, err := store.Due(ctx, b.e.now().UnixMilli(), t.limit)
+		due, err := store.Due(ctx, b.e.now().UnixMilli(), b.e.known(), t.limit)
 		if err != nil {
 			return nil, fmt.Errorf("saga: %w", err)
 		}

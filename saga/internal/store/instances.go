@@ -104,20 +104,38 @@ func Find(ctx context.Context, keys []Key) (map[Key]string, error) {
 	return found, nil
 }
 
+// Known is what [Due] is to look for: instances of one type and version of a definition, or placeholders, of version 0.
+type Known struct {
+	Type    string
+	Version int
+}
+
 // Due returns instances whose time has come, at most limit, locked where there are locks; those that somebody else
-// holds are left to him.
-func Due(ctx context.Context, now int64, limit int) ([]*Row, error) {
-	c := open(ctx)
-	suffix := ""
-	if c.name != sqlite {
-		suffix = " FOR UPDATE SKIP LOCKED"
+// holds are left to him, and those that are not known to whoever knows them.
+func Due(ctx context.Context, now int64, known []Known, limit int) ([]*Row, error) {
+	if len(known) == 0 {
+		return nil, nil
 	}
-	list, err := c.rows(ctx, "SELECT "+rowColumns+" FROM saga_instances WHERE due_at <= ? ORDER BY due_at LIMIT ?"+
-		suffix, now, limit)
+	c := open(ctx)
+	kind, suffix := "type || ':' || def_version", " FOR UPDATE SKIP LOCKED"
+	switch c.name {
+	case mysql:
+		kind = "CONCAT(type, ':', def_version)"
+	case sqlite:
+		suffix = ""
+	}
+	list := make([]string, len(known))
+	for i, k := range known {
+		list[i] = fmt.Sprintf("%s:%d", k.Type, k.Version)
+	}
+	// No index has the joined columns, so every planner walks the one of due_at, in order, and filters.
+	cond, args := c.any(kind, list)
+	rows, err := c.rows(ctx, "SELECT "+rowColumns+" FROM saga_instances WHERE due_at <= ? AND "+cond+
+		" ORDER BY due_at LIMIT ?"+suffix, append(append([]any{now}, args...), limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("look for due instances: %w", err)
 	}
-	return list, nil
+	return rows, nil
 }
 
 // Insert adds instances and returns the ids of those whose key was free.
