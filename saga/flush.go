@@ -210,7 +210,8 @@ func (b *batch) store(ctx context.Context) error {
 // errStarted undoes what the locals of a start wrote that came second. The next run finds the first.
 var errStarted = errors.New("somebody else starts it at this moment")
 
-// send sends the commands of stored transitions. One that cannot be encoded suspends its instance instead.
+// send sends the commands of stored transitions that are not out yet. One that is refused suspends its instance
+// instead.
 func (b *batch) send(ctx context.Context, won []*folding) error {
 	var poisoned []*store.Row
 	for _, f := range won {
@@ -250,6 +251,7 @@ func (e *Engine) sendAll(ctx context.Context, f *folding) (err error) {
 			return fmt.Errorf("%s: %w", c.Token.Step, err)
 		}
 	}
+	f.commands = nil
 	return nil
 }
 

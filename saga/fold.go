@@ -67,7 +67,8 @@ func (e *Engine) fold(ctx context.Context, f *folding) error {
 }
 
 // foldApart folds instances whose locals write to the database in a part of their own, so that one that is suspended
-// is undone with all that it wrote.
+// is undone with all that it wrote. What they send is sent within it, since that may be refused. It need not wait for
+// the instance to be stored: such an instance is locked, or its start takes the transaction with it.
 func (e *Engine) foldApart(ctx context.Context, f *folding) error {
 	if !f.home.graph.HasLocals() {
 		return e.tryFold(ctx, f)
@@ -76,12 +77,7 @@ func (e *Engine) foldApart(ctx context.Context, f *folding) error {
 		if err := e.tryFold(ctx, f); err != nil {
 			return err
 		}
-		for _, c := range f.commands { // as long as it can be undone
-			if _, err := e.p.Catalog().Codec().Encode(c.Message); err != nil {
-				return fmt.Errorf("%s: %w", c.Token.Step, err)
-			}
-		}
-		return nil
+		return e.sendAll(ctx, f)
 	})
 }
 
