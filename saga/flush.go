@@ -43,6 +43,7 @@ func (e *Engine) flush(ctx context.Context, works []work) error {
 			return err
 		}
 		if len(b.works) == 0 {
+			e.measure(works)
 			return nil
 		}
 	}

@@ -37,7 +37,6 @@ func (e *Engine) replies(ctx context.Context, ds []*cqrs.Delivery) error {
 		if d.Envelope.Kind != cqrs.KindReply {
 			continue
 		}
-		e.measure(d.Envelope.OccurredAt)
 		w, err := replyWork(d)
 		if err != nil {
 			e.log.Warn("not a reply to a saga", "token", d.Envelope.Token, "id", d.Envelope.ID, "error", err)
@@ -72,12 +71,19 @@ func replyWork(d *cqrs.Delivery) (work, error) {
 	return work{id: t.Saga, input: in, env: d.Envelope}, nil
 }
 
-// measure holds timers back while replies come in late: what looks like silence then only waits in line.
-func (e *Engine) measure(sent time.Time) {
-	if e.cfg.MaxReplyAge < 0 || sent.IsZero() || time.Since(sent) <= e.cfg.MaxReplyAge {
+// measure holds timers back while replies come in late: what looks like silence then only waits in line. It gets what
+// was dealt with, so a reply that has to wait for another process, and comes again and again, holds up nobody.
+func (e *Engine) measure(done []work) {
+	if e.cfg.MaxReplyAge < 0 {
 		return
 	}
-	e.late.Store(time.Now().Add(e.cfg.MaxReplyAge).UnixMilli())
+	for _, w := range done {
+		sent := w.env.OccurredAt
+		if w.input.Kind == flow.Reply && !sent.IsZero() && time.Since(sent) > e.cfg.MaxReplyAge {
+			e.late.Store(time.Now().Add(e.cfg.MaxReplyAge).UnixMilli())
+			return
+		}
+	}
 }
 
 // events takes what starts sagas, what they wait for, and what asks them to cancel.
