@@ -157,10 +157,12 @@ func (e *Engine) begin(ctx context.Context, f *folding, w work) error {
 		return err
 	}
 	early := place.Stash
-	f.next = nil
-	f.in = &flow.Instance{ID: newID(), State: w.state}
+	id := newID()
 	if f.row != nil {
-		f.in.ID = f.row.ID
+		id = f.row.ID
+	}
+	if f.in, err = f.home.graph.Decode(id, w.state, []byte("{}")); err != nil {
+		return err
 	}
 	f.in.Cursor.Origin = w.env.Correlation
 	f.next = &store.Row{Tags: w.tags}

@@ -19,7 +19,7 @@ type work struct {
 	input flow.Input
 	env   cqrs.Envelope // of the message that brought it
 
-	state any    // start: a pointer
+	state []byte // start: encoded, since a start may be folded more than once
 	tags  string // start
 	tick  *tick
 	op    *operation

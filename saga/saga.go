@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -41,10 +42,10 @@ func (s *Saga[S]) Start(ctx context.Context, key string, state S, tags ...string
 	return s.e.take(ctx, w)
 }
 
-func (s *Saga[S]) starting(key string, state S, tags []string) (work, error) {
-	w := work{
-		key: store.Key{Type: s.d.graph.Name, Key: key}, state: &state,
-		input: flow.Input{Kind: flow.Start},
+func (s *Saga[S]) starting(key string, state S, tags []string) (w work, err error) {
+	w.key, w.input.Kind = store.Key{Type: s.d.graph.Name, Key: key}, flow.Start
+	if w.state, err = json.Marshal(&state); err != nil {
+		return w, fmt.Errorf("saga: start %s %q: encode state: %w", w.key.Type, key, err)
 	}
 	for _, t := range tags {
 		if t == "" || strings.Contains(t, "|") {
