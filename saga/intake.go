@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -37,26 +36,22 @@ func (e *Engine) replies(ctx context.Context, ds []*cqrs.Delivery) error {
 		if d.Envelope.Kind != cqrs.KindReply {
 			continue
 		}
-		w, err := replyWork(d)
-		if err != nil {
-			e.log.Warn("not a reply to a saga", "token", d.Envelope.Token, "id", d.Envelope.ID, "error", err)
+		t, ok := flow.ParseToken(d.Envelope.Token)
+		if !ok {
+			e.log.Warn("not a reply to a saga", "token", d.Envelope.Token, "id", d.Envelope.ID)
 			continue
 		}
-		works = append(works, w)
+		works = append(works, replyWork(t, d))
 	}
 	return e.take(ctx, works...)
 }
 
-var errToken = errors.New("saga: the token is none of ours")
-
-func replyWork(d *cqrs.Delivery) (work, error) {
-	t, ok := flow.ParseToken(d.Envelope.Token)
-	if !ok {
-		return work{}, errToken
-	}
+// replyWork makes a work of a reply. Garbage becomes one with an outcome that no instance can take: the one that waits
+// for this very reply is suspended and keeps it.
+func replyWork(t flow.Token, d *cqrs.Delivery) work {
 	a, err := cqrs.ParseAnswer(d)
 	if err != nil {
-		return work{}, err
+		a.Outcome, a.Payload = "unreadable "+a.Outcome, d.Payload
 	}
 	in := flow.Input{
 		Kind: flow.Reply, Step: t.Step, Inc: t.Inc, Undo: t.Aim != flow.ToDo,
@@ -68,7 +63,7 @@ func replyWork(d *cqrs.Delivery) (work, error) {
 			in.Text = a.Rejection.Err.Error()
 		}
 	}
-	return work{id: t.Saga, input: in, env: d.Envelope}, nil
+	return work{id: t.Saga, input: in, env: d.Envelope}
 }
 
 // measure holds timers back while replies come in late: what looks like silence then only waits in line. It gets what
