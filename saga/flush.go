@@ -91,8 +91,16 @@ func (b *batch) gather(ctx context.Context, round int) error {
 		}
 	}
 	for _, k := range byKey {
-		home := b.e.home(awaited(k[0]))
-		b.open = append(b.open, &folding{home: home, works: k})
+		f := &folding{home: b.e.home(awaited(k[0])), works: k}
+		if f.home != nil {
+			b.open = append(b.open, f)
+			continue
+		}
+		for _, w := range k { // only an operator can name a type that is not registered
+			if err := b.e.await(f, w); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
