@@ -53,16 +53,24 @@ func (s *Saga[S]) starting(key string, state S, tags []string) (w work, err erro
 		}
 		w.tags += "|" + t + "|"
 	}
-	if key == "" || len(key) > maxKey {
-		return w, fmt.Errorf("saga: start %s: the key has %d bytes, must have 1 to %d", w.key.Type, len(key), maxKey)
-	}
-	return w, nil
+	return w, s.checkKey("start", key)
 }
 
 const maxKey = 255
 
+func (s *Saga[S]) checkKey(what, key string) error {
+	if key == "" || len(key) > maxKey {
+		return fmt.Errorf("saga: %s %s: the key has %d bytes, must have 1 to %d", what, s.d.graph.Name, len(key), maxKey)
+	}
+	return nil
+}
+
 // Signal gives an instance an event that it waits for, as if it had come from a topic, in the unit of work in ctx.
+// The key has 1 to 255 bytes.
 func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
+	if err := s.checkKey("signal", key); err != nil {
+		return err
+	}
 	payload, err := s.e.p.Catalog().Codec().Encode(event)
 	if err != nil {
 		return fmt.Errorf("saga: signal %s: %w", s.d.graph.Name, err)
@@ -78,8 +86,11 @@ func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
 }
 
 // Cancel asks an instance to end, in the unit of work in ctx. Where the instance stands when the request reaches it
-// decides what that means: see [OnCancel].
+// decides what that means: see [OnCancel]. The key has 1 to 255 bytes.
 func (s *Saga[S]) Cancel(ctx context.Context, key, reason string) error {
+	if err := s.checkKey("cancel", key); err != nil {
+		return err
+	}
 	return s.e.take(ctx, work{
 		key:   store.Key{Type: s.d.graph.Name, Key: key},
 		input: flow.Input{Kind: flow.Stop, Text: reason},

@@ -1,7 +1,9 @@
 package saga_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -16,6 +18,26 @@ func TestInterveneOnNothingIsNotFound(t *testing.T) {
 		v.Action, v.Actor, v.Reason = saga.ActRetry, "ann", "typo"
 		if err := l.engine.Intervene(t.Context(), v); !errors.Is(err, saga.ErrNotFound) {
 			t.Errorf("%q %q: %v", v.Type, v.Key, err)
+		}
+	}
+}
+
+// What names nobody, or nobody who can be, is refused where it is said, not lost.
+func TestKeyThatNamesNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, hear("w")), saga.EngineConfig{}, uow.Config{})
+	for _, key := range []string{"", strings.Repeat("x", 256)} {
+		for what, do := range map[string]func(context.Context) error{
+			"start":  func(ctx context.Context) error { return l.Start(ctx, key, labState{}) },
+			"signal": func(ctx context.Context) error { return l.Signal(ctx, key, ping{}) },
+			"cancel": func(ctx context.Context) error { return l.Cancel(ctx, key, "changed my mind") },
+		} {
+			l.inHome(func(ctx context.Context) error {
+				if err := do(ctx); err == nil || !strings.Contains(err.Error(), what+" lab: the key has") {
+					t.Errorf("%s with a key of %d bytes: %v", what, len(key), err)
+				}
+				return nil
+			})
 		}
 	}
 }
