@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/surge-go/surge/cqrs"
@@ -343,11 +345,12 @@ func (e *Engine) encode(f *folding) error {
 	if f.in == nil { // still a placeholder
 		return e.stamp(f)
 	}
+	c := &f.in.Cursor
+	c.Reason = storable(c.Reason)
 	state, place, err := f.in.Encode()
 	if err != nil {
 		return err
 	}
-	c := &f.in.Cursor
 	next := store.Row{
 		ID: f.in.ID, DefVersion: int64(f.home.graph.Version), Status: string(statusOf(c)), Step: c.Step(),
 		Reason: c.Reason, State: string(state), Place: string(place), Due: c.Due(),
@@ -386,13 +389,25 @@ func (e *Engine) stamp(f *folding) error {
 	return nil
 }
 
+// firstLine leaves out the stack of a panic.
 func firstLine(s string) string {
-	for i, r := range s {
-		if r == '\n' || i > 500 {
-			return s[:i]
-		}
+	s, _, _ = strings.Cut(s, "\n")
+	return storable(s)
+}
+
+const maxReason = 500
+
+// storable makes a text of others' making one that every database takes: valid UTF-8 without NUL, at most 500 bytes.
+func storable(s string) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) <= maxReason {
+		return s
 	}
-	return s
+	n := maxReason
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func newID() string {

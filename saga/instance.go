@@ -35,7 +35,7 @@ type Instance[S any] struct {
 	Status    Status
 	State     S
 	Step      string    // the node it is at; "" if it has ended
-	Reason    string    // why it is undone, parked or suspended
+	Reason    string    // why it is undone, parked or suspended; at most 500 bytes
 	DueAt     time.Time // when it next looks after itself, no later than this; zero means never
 	Cancelled bool      // somebody asked to cancel
 	Tags      []string
