@@ -8,6 +8,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/surge-go/surge/outbox/uow"
 )
 
 // storeTimeout bounds what is said to the store once the work is done and the caller's context no longer counts.
@@ -16,6 +18,7 @@ const storeTimeout = 10 * time.Second
 // An Attempt is one run under a lease. Its methods are safe for concurrent use.
 type Attempt struct {
 	store Store
+	began time.Time // before the claim was asked for
 
 	mu    sync.Mutex // guards claim, and is held while points are stored
 	claim Claim
@@ -40,8 +43,12 @@ func (a *Attempt) Token() int64 { return a.claim.Token }
 func (a *Attempt) Recovered() bool { return a.claim.Recovered }
 
 // Start notes durably that something outside the database is about to happen. From then on the key is never free
-// again: if this attempt is lost, its outcome is unknown. [Step] calls it.
+// again: if this attempt is lost, its outcome is unknown. [Step] calls it. Inside a transaction, which may be rolled
+// back and may run again, it returns [ErrInTransaction].
 func (a *Attempt) Start(ctx context.Context) error {
+	if uow.In(ctx) {
+		return ErrInTransaction
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.claim.Started {
@@ -90,38 +97,44 @@ func (a *Attempt) current() Claim {
 	return c
 }
 
-// hold returns a context in which the attempt runs, and keeps its claim alive until stop is called. When the claim
-// is lost, or cannot be renewed for as long as it lasts, the context ends with [ErrLost].
+// hold returns a context in which the attempt runs, and keeps its claim alive until stop is called, also when ctx has
+// ended: what does not look at its context still acts. When the claim is lost, or cannot be renewed for as long as it
+// lasts, the context ends with [ErrLost].
 func (a *Attempt) hold(ctx context.Context) (held context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, attemptKey{}, a))
+	held, lose := context.WithCancelCause(context.WithValue(ctx, attemptKey{}, a))
+	renewing, end := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { a.renew(ctx, cancel) })
-	return ctx, func() {
-		cancel(context.Canceled)
+	wg.Go(func() {
+		defer end()
+		a.renew(renewing, func() { lose(ErrLost); end() })
+	})
+	return held, func() {
+		end()
 		wg.Wait()
+		lose(context.Canceled)
 	}
 }
 
-func (a *Attempt) renew(ctx context.Context, lose context.CancelCauseFunc) {
+// renew renews the claim until ctx ends. It counts the lease from before it was asked for, and the clock that ends it
+// does not wait for a store that does not answer.
+func (a *Attempt) renew(ctx context.Context, lose func()) {
 	lease := a.claim.Lease
+	over := time.AfterFunc(time.Until(a.began.Add(lease)), lose)
+	defer over.Stop()
 	tick := time.NewTicker(max(lease/3, time.Millisecond))
 	defer tick.Stop()
-	for alive := time.Now(); ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		began := time.Now()
-		attempt, cancel := context.WithDeadline(ctx, alive.Add(lease))
-		err := a.store.Renew(attempt, a.current())
-		cancel()
-		switch {
+		switch err := a.store.Renew(ctx, a.current()); {
 		case err == nil:
-			alive = began
-		case errors.Is(err, ErrLost) || time.Since(alive) >= lease:
-			lose(ErrLost)
-			return
+			over.Reset(time.Until(began.Add(lease)))
+		case errors.Is(err, ErrLost):
+			lose()
 		}
 	}
 }
@@ -147,7 +160,8 @@ func (a *Attempt) release(ctx context.Context) error {
 //
 // name must be unique within the operation and must not change between releases. The result must survive JSON, and
 // is returned as JSON keeps it. Once a step has begun, a failure makes the key's outcome unknown.
-// The store's errors are returned as they are; [ErrLost] means that another attempt goes on from here.
+// The store's errors are returned as they are; [ErrLost] means that another attempt goes on from here. Inside a
+// transaction it returns [ErrInTransaction], before fn is called.
 func Step[T any](
 	ctx context.Context, a *Attempt, name string, fn func(ctx context.Context, key string) (T, error),
 ) (result T, err error) {

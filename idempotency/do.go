@@ -30,8 +30,10 @@ type DoOptions struct {
 // database: fn wraps each in a [Step]. in is what is asked for; another value under the same key is an
 // [ErrMismatch]. The result must survive JSON, and is returned as JSON keeps it.
 //
-// Guarantee: fn has returned nil at most once per key. If the process dies, the next call after the lease runs fn
-// again; steps that are done are not repeated, and the one that was under way is repeated under its derived key.
+// Guarantee: fn does not run twice at a time under a key as long as the lease can be renewed, which it is until fn
+// returns, and not again once its result is stored. If the process dies, or the result cannot be stored, the next call
+// after the lease runs fn again; steps that are done are not repeated, and the one that was under way is repeated under
+// its derived key. A result that cannot be encoded is an error, and the key is done: later calls get [ErrNotReplayable].
 //
 // Errors: fn's own, after which the next call runs fn again; [ErrInFlight]; [ErrMismatch]; [ErrUnknown]; [ErrLost]
 // when another attempt took over, which cancels fn's context; [ErrInTransaction]; the store's. A panic of fn passes
@@ -49,6 +51,7 @@ func Do[T any](
 	if r.Fingerprint, err = FingerprintOf(in); err != nil {
 		return result, info, err
 	}
+	began := time.Now()
 	c, err := s.Begin(ctx, r.withDefaults())
 	if err == nil {
 		err = c.State.err()
@@ -56,13 +59,13 @@ func Do[T any](
 	switch {
 	case err != nil:
 		return result, info, err
-	case c.State == Replay && c.Result.Lost:
+	case c.State == Replay && !c.Result.replayable(false):
 		return result, info, ErrNotReplayable
 	case c.State == Replay:
 		return result, Info{Replayed: true}, decode(c.Result.Body, &result)
 	}
 	info.Recovered = c.Recovered
-	result, err = hold(ctx, &Attempt{store: s, claim: c}, fn)
+	result, err = hold(ctx, &Attempt{store: s, claim: c, began: began}, fn)
 	return result, info, err
 }
 
@@ -81,12 +84,12 @@ func hold[T any](
 	if result, err = fn(held, a); err != nil {
 		return result, err
 	}
+	done = true // what follows may fail, but must not make the key free
 	body, err := json.Marshal(result)
 	if err != nil {
-		return result, fmt.Errorf("idempotency: encode result: %w", err)
+		err = fmt.Errorf("idempotency: encode result: %w", err)
+		return result, errors.Join(err, a.complete(ctx, Result{Lost: true}))
 	}
-	// From here on fn is done: what follows may fail, but must not make the key free.
-	done = true
 	if err := a.complete(ctx, Result{Body: body}); err != nil {
 		return result, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // Middleware is for handlers whose effects lie outside the database: it holds a lease on the key, renewed while the
@@ -18,6 +19,7 @@ import (
 // It panics if scope is nil or cfg is not valid.
 func Middleware(s Store, scope Scope, cfg MiddlewareConfig) func(http.Handler) http.Handler {
 	return middleware(scope, cfg, func(e *endpoint, w http.ResponseWriter, x *exchange) error {
+		began := time.Now()
 		c, err := s.Begin(x.r.Context(), ClaimRequest{
 			Key: x.key, Fingerprint: x.mark, Lease: e.cfg.Lease,
 			Started: !e.cfg.Steps, Takeover: e.cfg.OnUnknown != Refuse,
@@ -28,13 +30,13 @@ func Middleware(s Store, scope Scope, cfg MiddlewareConfig) func(http.Handler) h
 		switch {
 		case err != nil:
 			return err
-		case c.State == Replay && c.Result.Lost:
+		case c.State == Replay && !c.Result.replayable(true):
 			return ErrNotReplayable
 		case c.State == Replay:
 			replay(w, c.Result)
 			return nil
 		}
-		return e.underLease(w, x, &Attempt{store: s, claim: c})
+		return e.underLease(w, x, &Attempt{store: s, claim: c, began: began})
 	})
 }
 
