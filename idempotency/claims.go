@@ -16,6 +16,7 @@ type intent struct {
 	store *GormStore
 	req   ClaimRequest
 	lease bool // outlives the transaction
+	http  bool // the answer is an HTTP handler's
 
 	// Set by each run of the transaction.
 	slot   *slot
@@ -268,7 +269,7 @@ func (in *intent) resolve(ctx context.Context) (*Result, error) {
 		return nil, uow.ErrNoTransaction
 	case sl.fingerprint != in.req.Fingerprint:
 		return nil, ErrMismatch
-	case sl.claim.State == Replay && sl.claim.Result.Lost:
+	case sl.claim.State == Replay && !sl.claim.Result.replayable(in.http):
 		return nil, ErrNotReplayable
 	case sl.claim.State == Replay:
 		return &sl.claim.Result, in.commit(ctx, true)

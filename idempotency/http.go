@@ -3,6 +3,8 @@ package idempotency
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +43,7 @@ const (
 // MiddlewareConfig configures the three middlewares; the zero value works.
 type MiddlewareConfig struct {
 	// Operation names what a request wants to do. nil means the pattern that matched (r.Pattern), else method
-	// and path. At most 255 bytes.
+	// and path, or a digest of them if they are long. At most 255 bytes.
 	Operation func(*http.Request) string
 	// Wait is how long a duplicate waits for a request in flight. 0 answers 409 at once.
 	Wait time.Duration
@@ -127,7 +129,12 @@ func operation(r *http.Request) string {
 	if r.Pattern != "" {
 		return r.Pattern
 	}
-	return r.Method + " " + r.URL.EscapedPath()
+	name := r.Method + " " + r.URL.EscapedPath()
+	if len(name) > MaxKeyPart {
+		sum := sha256.Sum256([]byte(name))
+		name = r.Method + " " + hex.EncodeToString(sum[:])
+	}
+	return name
 }
 
 var errReconcile = errors.New("idempotency: MiddlewareConfig.Reconcile and the policy Reconcile need each other")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 	"gorm.io/driver/mysql"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
+
+	"github.com/surge-go/surge/idempotency"
 )
 
 // A cutter forwards connections, and cuts the one on which the next COMMIT comes: before the server sees it, or
@@ -68,7 +71,7 @@ func (c *cutter) forward(client net.Conn) {
 		if err != nil {
 			return
 		}
-		commits := bytes.Contains(buf[:n], []byte("COMMIT"))
+		commits := bytes.HasSuffix(buf[:n], []byte("COMMIT")) // not READ COMMITTED
 		if commits && c.before.CompareAndSwap(true, false) {
 			return
 		}
@@ -90,18 +93,18 @@ func (c *cutter) forward(client net.Conn) {
 // quit is COM_QUIT of MySQL's protocol: the server ends the connection once it has done what came before.
 var quit = []byte{1, 0, 0, 0, 1}
 
-// Where the unit of work cannot find out what became of a COMMIT whose answer was lost, as on a MySQL without its table,
-// the key can: it was in that transaction.
-func TestLostAnswerToCommitIsFoundOutByTheKey(t *testing.T) {
-	t.Parallel()
-	direct := newBench(t, "mysql", 0)
+// lossy returns a bench on MySQL without the table by which a unit of work finds out what became of a COMMIT, over
+// connections that can be cut.
+func lossy(t *testing.T) (direct, b *bench, cut *cutter) {
+	t.Helper()
+	direct = newBench(t, "mysql", 0)
 	must(t, direct.db.Exec("DROP TABLE uow_outcomes").Error)
 	cfg, err := driver.ParseDSN(os.Getenv("SURGE_TEST_MYSQL"))
 	must(t, err)
 	must(t, direct.db.Raw("SELECT DATABASE()").Row().Scan(&cfg.DBName))
-	cut := newCutter(t, cfg.Addr)
+	cut = newCutter(t, cfg.Addr)
 	cfg.Addr = cut.Addr().String()
-	b := replica(t, &bench{work: direct.work, again: func() *gorm.DB {
+	b = replica(t, &bench{work: direct.work, again: func() *gorm.DB {
 		db, err := gorm.Open(mysql.Open(cfg.FormatDSN()),
 			&gorm.Config{SkipDefaultTransaction: true, Logger: logger.Discard})
 		must(t, err)
@@ -110,6 +113,14 @@ func TestLostAnswerToCommitIsFoundOutByTheKey(t *testing.T) {
 		t.Cleanup(func() { must(t, pool.Close()) })
 		return db
 	}}, 0)
+	return direct, b, cut
+}
+
+// Where the unit of work cannot find out what became of a COMMIT whose answer was lost, the key can: it was in that
+// transaction.
+func TestLostAnswerToCommitIsFoundOutByTheKey(t *testing.T) {
+	t.Parallel()
+	direct, b, cut := lossy(t)
 	for id, c := range map[string]struct {
 		flag     *atomic.Bool
 		replayed bool
@@ -130,5 +141,22 @@ func TestLostAnswerToCommitIsFoundOutByTheKey(t *testing.T) {
 		if k := direct.count(t, "orders", "id = ?", id); k != 1 {
 			t.Errorf("%s: %d orders", id, k)
 		}
+	}
+}
+
+// A claim whose COMMIT got no answer is given up: nothing was done under it, so the retry must not find it unknown.
+func TestLostAnswerToAClaimLeavesTheKeyFree(t *testing.T) {
+	t.Parallel()
+	_, b, cut := lossy(t)
+	ran := 0
+	h := idempotency.Middleware(b.store, scopeOf, idempotency.MiddlewareConfig{})(http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) { ran++; says(201, "done")(w, r) }))
+	cut.after.Store(true)
+	wantProblem(t, serve(h, request("k", "/", "{}")), 503, "unavailable")
+	if cut.after.Load() || ran != 0 {
+		t.Fatalf("the connection was not cut, or the handler ran (%d)", ran)
+	}
+	if w := serve(h, request("k", "/", "{}")); w.Code != 201 || ran != 1 {
+		t.Errorf("the retry got %d %s, and the handler ran %d times", w.Code, w.Body, ran)
 	}
 }

@@ -20,7 +20,7 @@ var errRefused = errors.New("idempotency: the handler refused")
 // It panics if scope is nil or cfg is not valid.
 func MiddlewareTx(s *GormStore, scope Scope, cfg MiddlewareConfig) func(http.Handler) http.Handler {
 	return middleware(scope, cfg, func(e *endpoint, w http.ResponseWriter, x *exchange) error {
-		in := &intent{store: s, req: ClaimRequest{Key: x.key, Fingerprint: x.mark}}
+		in := &intent{store: s, req: ClaimRequest{Key: x.key, Fingerprint: x.mark}, http: true}
 		var rec *recorder
 		var stored *Result
 		err := settled(x.r.Context(), func() error {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+
+	"github.com/surge-go/surge/outbox/uow"
 )
 
 type intentKey struct{}
@@ -30,11 +32,16 @@ type keyKey struct{}
 // same record. When the key is done, *result is set to what was stored, and run is not called.
 //
 // Errors: run's own, after which the key is free again; [ErrInFlight], [ErrMismatch], [ErrUnknown],
-// [ErrNotReplayable]; [ErrSpent] for a second command of one request.
+// [ErrNotReplayable]; [ErrSpent] for a second command of one request; [uow.ErrOtherUnit] when the store that was given
+// to ForCommands has another unit of work: the key could not commit with the command.
 func (s *GormStore) Once(ctx context.Context, result any, run func(ctx context.Context) error) error {
 	in := intentOf(ctx)
-	if in == nil || in.store.work != s.work {
+	if in == nil {
 		return run(ctx)
+	}
+	if in.store.work != s.work {
+		in.failed = errOtherStore
+		return errOtherStore
 	}
 	stored, err := in.resolve(ctx)
 	if err != nil {
@@ -57,6 +64,8 @@ func (s *GormStore) Once(ctx context.Context, result any, run func(ctx context.C
 	}
 	return in.answer(ctx, Result{Body: body})
 }
+
+var errOtherStore = fmt.Errorf("idempotency: ForCommands and the processor have different stores: %w", uow.ErrOtherUnit)
 
 // decode sets *result to what body says, and nothing else.
 func decode(body []byte, result any) error {

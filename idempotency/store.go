@@ -106,6 +106,10 @@ type Result struct {
 	Lost bool
 }
 
+// replayable reports whether an answer is kept, and is of the kind that is asked for: an endpoint that was a function
+// may have become a handler since, or the other way round.
+func (r Result) replayable(http bool) bool { return !r.Lost && (r.Status != 0) == http }
+
 // A Store keeps keys. Each method is atomic and durable by itself, and safe for concurrent use.
 // Methods that take a Claim compare its token: they return [ErrLost] when the key went to another attempt.
 // Package idempotencytest has a conformance suite. *GormStore is a Store.

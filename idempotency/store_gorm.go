@@ -72,6 +72,12 @@ func (s *GormStore) Begin(ctx context.Context, r ClaimRequest) (Claim, error) {
 		c, err = in.take(ctx)
 		return err
 	})
+	if errors.Is(err, uow.ErrOutcomeUnknown) && c.State == Acquired { // it may be there, and nothing was done under it
+		c.Started = c.Recovered
+		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer cancel()
+		err = errors.Join(err, s.Release(free, c))
+	}
 	if err != nil {
 		return Claim{}, fmt.Errorf("idempotency: begin: %w", err)
 	}
@@ -210,7 +216,8 @@ func purge(ctx context.Context, table, key, unless string, limit int) (int, erro
 
 // Erase forgets what is stored of a person: the answers and the steps of all keys of a scope. The keys themselves
 // stay until their retention is over, so a late retry does not run again; it gets [ErrNotReplayable].
-// It returns how many keys it erased. Claims that are held are left alone.
+// It returns how many keys it erased. Claims that are held are left alone, and so are keys whose outcome is unknown:
+// without what they store of their steps, these would be done again. They go when their retention is over.
 func (s *GormStore) Erase(ctx context.Context, scope string) (n int, err error) {
 	first := scopePrefix(scope)
 	last := first[:len(first)-1] + "0" // the character after the slash
