@@ -11,6 +11,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/surge-go/surge/outbox/uow"
+	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
 const accounts = 100_000
@@ -57,7 +58,7 @@ func (w *work) apart(*testing.B) runner {
 
 // together lets calls share transactions.
 func (w *work) together(b *testing.B) runner {
-	unit, err := uow.New(w.db.DB, uow.Config{})
+	unit, err := uow.New(w.db.DB, uow.Config{Pipeline: pgxpipe.Pipeline{}})
 	must(b, err)
 	return func(fn func(*gorm.DB, func(*message.Message) error) error) error {
 		return unit.Do(context.Background(), func(ctx context.Context) error {
