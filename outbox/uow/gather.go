@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Prepare returns a context with which the next Do hands item to run when its transaction begins. run is called
@@ -15,6 +16,7 @@ import (
 func Prepare[T any](
 	ctx context.Context, owner any, item T, run func(ctx context.Context, items []T) error,
 ) context.Context {
+	_ = map[any]bool{owner: true} // one that is not comparable panics here, and not in the writer
 	p := &prepared{owner: owner, item: item, next: preparedOf(ctx)}
 	p.run = func(ctx context.Context, same []*prepared) error {
 		items := make([]T, len(same))
@@ -112,26 +114,30 @@ func (t *transaction) within(fn func(context.Context) error) error {
 	defer f.end()
 	ctx, cancel := t.unit.bounded()
 	defer cancel()
-	err := guard(func() error { return fn(context.WithValue(ctx, frameKey{}, f)) })
+	err := guard(func() error {
+		err := fn(context.WithValue(ctx, frameKey{}, f))
+		t.unit.dialect.ends(err) // see [shift.call]
+		return err
+	})
 	if err == nil {
 		err = f.failure()
 	}
 	return err
 }
 
-// guard calls a hook on a goroutine of its own, so that neither its panic nor its Goexit ends the writer, on which
-// all callers depend.
-func guard(hook func() error) error {
-	err := errors.New("uow: a hook ended its goroutine")
+// guard calls a function of somebody else's on a goroutine of its own, so that neither its panic nor its Goexit ends the
+// writer, on which all callers depend.
+func guard(fn func() error) error {
+	err := errors.New("uow: a function ended its goroutine")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer func() {
 			if v := recover(); v != nil {
-				err = fmt.Errorf("uow: panic in a hook: %v", v)
+				err = fmt.Errorf("uow: panic: %v", v)
 			}
 		}()
-		err = hook()
+		err = fn()
 	}()
 	<-done
 	return err
@@ -261,6 +267,23 @@ func (t *transaction) mark() marks {
 		}
 	}
 	return m
+}
+
+// saved remembers what was gathered when fn set a savepoint of its own, and cuts off what came later when it rolls back to
+// it, as [gorm.DB.Transaction] does: what is undone leaves no message behind.
+func (t *transaction) saved(k kind, query string) {
+	words := strings.Fields(query)
+	name := words[len(words)-1]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k == save {
+		if t.points == nil {
+			t.points = map[string]marks{}
+		}
+		t.points[name] = t.mark()
+	} else if m, ok := t.points[name]; ok {
+		t.cut(m)
+	}
 }
 
 func (t *transaction) cut(m marks) {

@@ -20,7 +20,9 @@ import (
 	"github.com/surge-go/surge/outbox/uow/pgxpipe"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("gorm.io/gorm/internal/lru.NewLRU[...].func1")) // of PrepareStmt
+}
 
 var quiet = &gorm.Config{Logger: logger.Discard}
 

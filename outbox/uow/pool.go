@@ -21,6 +21,7 @@ type pool struct{ f *frame }
 var (
 	_ gorm.ConnPool       = (*pool)(nil)
 	_ gorm.TxCommitter    = (*pool)(nil) // makes gorm.DB.Transaction use savepoints inside
+	_ gorm.Tx             = (*pool)(nil) // makes gorm's sessions with PrepareStmt stay in the transaction
 	_ gorm.GetDBConnector = (*pool)(nil)
 )
 
@@ -31,6 +32,9 @@ func (p *pool) ExecContext(ctx context.Context, query string, args ...any) (sql.
 	}
 	res, err := p.f.tx.exec.ExecContext(p.lasting(ctx), query, args...)
 	p.after(kind, err, err == nil && changed(kind, res))
+	if err == nil && (kind == save || kind == rollbackTo) {
+		p.f.tx.saved(kind, query)
+	}
 	return res, err
 }
 
@@ -85,6 +89,37 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
+// StmtContext serves gorm's sessions with PrepareStmt. The statement is one that the pool does not see run, so it counts
+// as a write. SQLite's transaction is not database/sql's, so a statement cannot be made one of it: it fails there.
+func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
+	tx, err := p.f.tx.tx, errPrepared
+	if tx != nil {
+		err = p.before(ctx, other)
+	}
+	if err != nil {
+		return new(sql.Tx).StmtContext(refusal{ctx, err}, stmt)
+	}
+	defer p.after(other, nil, true)
+	return tx.StmtContext(ctx, stmt)
+}
+
+var errPrepared = errors.New("uow: SQLite's transactions have no prepared statements, use a session without PrepareStmt")
+
+// A refusal is a context that has ended with err: what is bound to a transaction with it fails with err.
+type refusal struct {
+	context.Context
+	err error
+}
+
+func (r refusal) Done() <-chan struct{} { return ended }
+func (r refusal) Err() error            { return r.err }
+
+var ended = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // lasting returns the context for a statement without rows. One that could be canceled costs a goroutine in SQLite's
 // driver. SQLite works in this process and waits for nobody, so such a statement runs to its end, and the next one is
 // refused. Queries keep their context: the rows of a part that is cut off must be closed for it, or the connection,
@@ -99,8 +134,10 @@ func (p *pool) lasting(ctx context.Context) context.Context {
 func (p *pool) Commit() error   { return errOwner }
 func (p *pool) Rollback() error { return errOwner }
 
-// GetDBConn serves gorm.DB.DB, which migrators call.
-func (p *pool) GetDBConn() (*sql.DB, error) { return p.f.tx.unit.sql, nil }
+// GetDBConn refuses what gorm.DB.DB and gorm.DB.Connection ask for: it would be another connection.
+func (p *pool) GetDBConn() (*sql.DB, error) { return nil, errOther }
+
+var errOther = errors.New("uow: the transaction has one connection, and it is the unit of work's")
 
 // before says why a statement may not run, and sets the savepoint it needs. If it may, after must be called.
 func (p *pool) before(ctx context.Context, k kind) error {
@@ -149,13 +186,14 @@ func (p *pool) allowed(k kind) bool {
 func (p *pool) after(k kind, err error, wrote bool) {
 	t := p.f.tx
 	ended := err != nil && (t.unit.dialect.ends(err) || t.gone(err))
+	wrote = wrote || err != nil && !ended && t.partly(k)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.f.count(-1)
+	p.f.wrote = p.f.wrote || wrote
+	t.changed = t.changed || wrote
 	switch {
 	case err == nil:
-		p.f.wrote = p.f.wrote || wrote
-		t.changed = t.changed || wrote
 		if k == rollbackTo {
 			p.f.heal()
 		}
@@ -166,6 +204,24 @@ func (p *pool) after(k kind, err error, wrote bool) {
 	case t.unit.dialect == postgres:
 		p.f.poison(err)
 	}
+}
+
+// partly reports whether a statement that failed may have changed rows nevertheless: it was several, or it was SQLite's
+// ON CONFLICT FAIL, which keeps those that came before the fault.
+func (t *transaction) partly(k kind) bool {
+	switch {
+	case t.unit.dialect == postgres:
+		return false // where it poisons the transaction
+	case k != change:
+		return k == other
+	case t.unit.dialect == mariadb:
+		return false
+	}
+	ctx, cancel := t.unit.bounded()
+	defer cancel()
+	rows := 0
+	err := t.open.QueryRowContext(ctx, "SELECT changes()").Scan(&rows)
+	return err != nil || rows > 0
 }
 
 // poison marks the frame, and those around it that share its savepoint's fate, as failed.
@@ -203,6 +259,9 @@ const (
 )
 
 func kindOf(query string) kind {
+	if _, more, _ := strings.Cut(query, ";"); strings.TrimSpace(more) != "" {
+		return other // several, as far as is known
+	}
 	q := strings.TrimLeft(query, " \t\r\n(")
 	for strings.HasPrefix(q, "--") || strings.HasPrefix(q, "/*") {
 		_, rest, ok := strings.Cut(q, map[bool]string{true: "\n", false: "*/"}[q[0] == '-'])

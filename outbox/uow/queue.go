@@ -137,15 +137,26 @@ func (t *transaction) drain(last ...Statement) error {
 	}
 	ctx, cancel := t.unit.boundedBy(limit)
 	defer cancel()
-	var rows []int64
-	err := t.conn.Raw(func(conn any) (err error) {
-		rows, err = t.unit.cfg.Pipeline.Exec(ctx, conn, statements)
-		return err
-	})
+	rows, err := t.pipe(ctx, statements)
 	if err == nil && len(rows) != len(statements) {
 		err = fmt.Errorf("uow: the Pipeline answered for %d of %d statements", len(rows), len(statements))
 	}
 	return t.drained(list, rows, err)
+}
+
+// pipe sends statements over the transaction's connection. Raw must hear neither of a panic, as of an argument's Value,
+// nor of [driver.ErrBadConn]: it would close the connection, and for that wait for the transaction, which waits for it.
+func (t *transaction) pipe(ctx context.Context, statements []Statement) (rows []int64, err error) {
+	if raw := t.conn.Raw(func(conn any) error {
+		err = guard(func() (err error) {
+			rows, err = t.unit.cfg.Pipeline.Exec(ctx, conn, statements)
+			return err
+		})
+		return nil
+	}); raw != nil {
+		return nil, raw
+	}
+	return rows, err
 }
 
 // dequeue takes what is queued. From now on its parts have written.

@@ -178,6 +178,7 @@ func (s *shift) call() {
 		}
 	}()
 	s.outcome.err = s.batch[s.next].fn(s.ctx)
+	s.t.unit.dialect.ends(s.outcome.err) // an error that panics when it is looked at, as a typed nil, is fn's panic
 	returned = true
 }
 

@@ -44,7 +44,8 @@ type transaction struct {
 	order   []any
 	after   []func()
 	queue   []pending
-	sent    int // statements of the queue so far
+	sent    int              // statements of the queue so far
+	points  map[string]marks // at savepoints of fn's own
 }
 
 // begin starts a transaction: READ COMMITTED where there is a choice, BEGIN IMMEDIATE on SQLite, so that a reader
