@@ -44,6 +44,10 @@ const archivePage = 500
 // A Key or Topics filter reads every row of the days that Since and Until leave.
 func (o *Outbox) Archived(ctx context.Context, f ArchiveFilter) iter.Seq2[ArchivedMessage, error] {
 	return func(yield func(ArchivedMessage, error) bool) {
+		if err := notNegative("ArchiveFilter.Limit", f.Limit); err != nil {
+			yield(ArchivedMessage{}, err)
+			return
+		}
 		f, left := f, f.Limit // each reading is a new one
 		for {
 			limit := archivePage

@@ -60,7 +60,8 @@ type RelayConfig struct {
 	// MaxTransaction is longer than any transaction that publishes, on MySQL and MariaDB: for so long the relay looks
 	// back for messages that commit after later ones. 0 means 1 minute. PostgreSQL and SQLite need no such bound.
 	MaxTransaction time.Duration
-	// Attempts is how often a message is tried that the publisher refuses, before it becomes a dead row. 0 means 10.
+	// Attempts is how often a message is tried that the publisher refuses, before it becomes a dead row. 0 means 10; it
+	// is 2 at least, once where it stands and once from the retry table. Tries together with others do not count.
 	Attempts int
 	// Backoff is the first pause after a failure; it doubles up to MaxBackoff. 0 means 100 ms.
 	Backoff time.Duration
@@ -141,6 +142,8 @@ func (c RelayConfig) Validate() error {
 	}
 	if len(c.Owner) > maxOwner {
 		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Owner has %d bytes, at most %d", len(c.Owner), maxOwner))
+	} else if err := storable(c.Owner); err != nil {
+		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Owner %w", err))
 	}
 	return errors.Join(faults...)
 }
@@ -157,7 +160,7 @@ func (c RelayConfig) withDefaults() RelayConfig {
 	c.Batch = or(c.Batch, 4000)
 	c.Concurrency = or(c.Concurrency, 4)
 	c.Buffer = max(or(c.Buffer, 4000), c.Batch)
-	c.Attempts = or(c.Attempts, 10)
+	c.Attempts = max(or(c.Attempts, 10), 2)
 	c.MaxPoll = max(or(c.MaxPoll, time.Second), minPoll)
 	c.Lease = or(c.Lease, 6*time.Second)
 	c.MaxTransaction = or(c.MaxTransaction, time.Minute)

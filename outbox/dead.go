@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -20,6 +21,15 @@ type DeadFilter struct {
 	Topic string
 	Key   string
 	Limit int // at most so many, oldest first; 0 means all
+}
+
+func (f DeadFilter) validate() error { return notNegative("DeadFilter.Limit", f.Limit) }
+
+func notNegative(name string, n int) error {
+	if n < 0 {
+		return fmt.Errorf("outbox: %s is %d, it may not be negative", name, n)
+	}
+	return nil
 }
 
 // A DeadMessage was given up after [RelayConfig.Attempts].
@@ -60,6 +70,10 @@ const deadPage = 100
 // ones that die meanwhile may appear.
 func (o *Outbox) Dead(ctx context.Context, f DeadFilter) iter.Seq2[DeadMessage, error] {
 	return func(yield func(DeadMessage, error) bool) {
+		if err := f.validate(); err != nil {
+			yield(DeadMessage{}, err)
+			return
+		}
 		after, left := int64(0), f.Limit
 		for {
 			page, err := o.deadPage(ctx, f, after)
@@ -145,7 +159,7 @@ func (o *Outbox) Discard(ctx context.Context, f DeadFilter, a Action) (int, erro
 func (o *Outbox) act(
 	ctx context.Context, f DeadFilter, a Action, state string, do func(x execer, where string, args []any) error,
 ) (total int, err error) {
-	if err := a.validate(); err != nil {
+	if err := errors.Join(a.validate(), f.validate()); err != nil {
 		return 0, err
 	}
 	run, err := o.alone(ctx, uow.Config{MaxShare: 1})

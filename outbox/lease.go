@@ -306,9 +306,13 @@ func (r *Relay) releasable() (shards []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for shard := range r.held {
-		if r.closing[shard] && (r.flying[shard] == 0 || time.Now().After(r.closeAt[shard])) {
-			shards = append(shards, int64(shard))
+		switch {
+		case !r.closing[shard] || r.flying[shard] > 0 && !time.Now().After(r.closeAt[shard]):
+			continue
+		case r.flying[shard] > 0:
+			r.hangUp(1 << shard) // before another relay may publish them
 		}
+		shards = append(shards, int64(shard))
 	}
 	return shards
 }

@@ -86,8 +86,8 @@ func New(db *gorm.DB, cfg Config) (*Outbox, error) {
 func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
 	records := make([]record, len(msgs))
 	for i, m := range msgs {
-		if !uow.In(m.Context()) {
-			return fmt.Errorf("outbox: publish %s to %s: %w", m.UUID, topic, uow.ErrNoTransaction)
+		if err := uow.BeforeCommitLast(m.Context(), o, o.flush); err != nil { // and take nothing yet
+			return fmt.Errorf("outbox: publish %s to %s: %w", m.UUID, topic, err)
 		}
 		r, err := newRecord(topic, m)
 		if err != nil {

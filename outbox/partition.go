@@ -62,6 +62,9 @@ func (r *Relay) partitionPostgres(ctx context.Context, today, oldest int64) erro
 	}
 	defer func() { _ = tx.Rollback() }()
 	x := execer{ctx, tx, r.dialect}
+	if _, err := x.exec("SET LOCAL lock_timeout = '1s'"); err != nil {
+		return err
+	}
 	names, err := x.strings(`SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = 'outbox_archive'::regclass`)
 	if err != nil {
@@ -76,8 +79,7 @@ func (r *Relay) partitionPostgres(ctx context.Context, today, oldest int64) erro
 		return err
 	}
 	var free bool
-	err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock('outbox_archive'::regclass::oid::bigint)
-		FROM set_config('lock_timeout', '1s', true)`).Scan(&free)
+	err = tx.QueryRowContext(ctx, "SELECT pg_try_advisory_xact_lock('outbox_archive'::regclass::oid::bigint)").Scan(&free)
 	if err != nil || !free { // another relay does it
 		return err
 	}

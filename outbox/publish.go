@@ -117,24 +117,43 @@ func (r *Relay) transmit(topic string, recs []record) (failed map[int]bool, err 
 			return nil, refusedError{err}
 		}
 	}
-	err = r.publish(topic, msgs)
+	return r.publish(topic, msgs)
+}
+
+// publish calls the publisher, and looks at its error, on a goroutine of its own: neither a panic nor a Goexit there ends
+// a strand.
+func (r *Relay) publish(topic string, msgs []*message.Message) (failed map[int]bool, err error) {
+	err = errors.New("outbox: the publisher ended its goroutine")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				failed, err = nil, fmt.Errorf("outbox: publisher panicked: %v", v)
+			}
+		}()
+		err = r.to.Publish(topic, msgs...)
+		failed = failedOf(err)
+	}()
+	<-done
+	return failed, err
+}
+
+// failedOf returns which messages were not published, nil if err does not say. It has looked at everything that an error
+// is asked later, so that one that panics then, as a typed nil may, panics here.
+func failedOf(err error) (failed map[int]bool) {
+	if err == nil {
+		return nil
+	}
+	_, _ = refused(err), errorText(err)
 	var partial interface{ Failed() []int }
-	if err != nil && errors.As(err, &partial) {
+	if errors.As(err, &partial) {
 		failed = map[int]bool{}
 		for _, i := range partial.Failed() {
 			failed[i] = true
 		}
 	}
-	return failed, err
-}
-
-func (r *Relay) publish(topic string, msgs []*message.Message) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("outbox: publisher panicked: %v", v)
-		}
-	}()
-	return r.to.Publish(topic, msgs...)
+	return failed
 }
 
 // refusedError is the error of a message that can never be published.

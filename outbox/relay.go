@@ -94,6 +94,9 @@ func NewRelay(o *Outbox, to message.Publisher, cfg RelayConfig) (*Relay, error) 
 	if err != nil {
 		return nil, fmt.Errorf("outbox: database handle: %w", err)
 	}
+	if o.dialect.sqlite() && cfg.UnitOfWork != nil && !cfg.UnitOfWork.Uses(pool) {
+		return nil, errors.New("outbox: RelayConfig.UnitOfWork is over another database handle than the outbox")
+	}
 	if cfg.UnitOfWork == nil || !o.dialect.sqlite() {
 		cfg.UnitOfWork, err = uow.New(o.db, uow.Config{Writers: writers, MaxShare: 1, Logger: cfg.Logger})
 		if err != nil {
@@ -123,8 +126,15 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 func (r *Relay) run(ctx context.Context) error {
+	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	r.reset(sending, writing)
 	for tries := 0; ; tries++ {
+		r.begin(choreRead)
 		err := r.outbox.verify(ctx, r.outbox.db.Statement.ConnPool)
+		r.end(choreRead, err)
 		if err == nil {
 			break
 		}
@@ -137,14 +147,11 @@ func (r *Relay) run(ctx context.Context) error {
 		r.cfg.Logger.Warn("outbox cannot begin", "error", err)
 		_ = sleep(ctx, r.backoff(tries))
 	}
-	sending, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer giveUp()
-	r.reset(sending, writing)
+	r.begin(choreRead)
 	if err := r.tendArchive(ctx); err != nil { // before the first row goes there
 		r.cfg.Logger.Warn("outbox cannot tend its archive", "error", err)
 	}
+	r.end(choreRead, nil)
 	r.outbox.attach(r)
 	defer r.outbox.detach(r)
 

@@ -4,10 +4,16 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/surge-go/surge/outbox/uow"
 )
+
+// micros is a duration of so many microseconds, of which it holds 292 years.
+func micros(n int64) time.Duration {
+	return time.Duration(min(max(n, math.MinInt64/1000), math.MaxInt64/1000)) * time.Microsecond
+}
 
 // maxDue bounds the scheduled messages that move in one transaction.
 const maxDue = 500
@@ -48,8 +54,8 @@ func (r *Relay) moveDue(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if wait := time.Duration(next) * time.Microsecond; wait > 0 {
-		return min(wait, r.cfg.MaxPoll), nil
+	if next > 0 {
+		return micros(min(next, r.cfg.MaxPoll.Microseconds())), nil
 	}
 	var moved int
 	err = r.unit.Do(ctx, func(ctx context.Context) error {

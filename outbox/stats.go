@@ -85,7 +85,7 @@ func (o *Outbox) statsOfMessages(x execer, s *Stats) error {
 	s.Retrying = t.total()
 	var overdue sql.NullInt64
 	err = x.conn.QueryRowContext(x.ctx, x.dialect.sql("SELECT {now} - min(due_at) FROM outbox_scheduled")).Scan(&overdue)
-	s.Overdue = max(0, time.Duration(overdue.Int64)*time.Microsecond)
+	s.Overdue = max(0, micros(overdue.Int64))
 	return err
 }
 

@@ -46,8 +46,8 @@ func (p *Pruner) moveDue(ctx context.Context) (time.Duration, error) {
 	if err != nil || !next.Valid {
 		return p.cfg.Interval, err
 	}
-	if wait := time.Duration(next.Int64) * time.Microsecond; wait > 0 {
-		return min(wait, p.cfg.Interval), nil
+	if next.Int64 > 0 {
+		return time.Duration(min(next.Int64, p.cfg.Interval.Microseconds())) * time.Microsecond, nil
 	}
 	res, err := p.pool.ExecContext(ctx, move, maxDue)
 	if err != nil {

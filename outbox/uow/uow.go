@@ -180,6 +180,9 @@ func (u *UnitOfWork) Do(ctx context.Context, fn func(ctx context.Context) error)
 	return c.wait()
 }
 
+// Uses reports whether the transactions are on connections of pool.
+func (u *UnitOfWork) Uses(pool *sql.DB) bool { return u.sql == pool }
+
 // Stats counts what a UnitOfWork did since it was made.
 type Stats struct {
 	Commits  int64 // transactions committed
