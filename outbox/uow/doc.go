@@ -57,13 +57,18 @@
 // may leave that behind. Begin such a statement with WITH, as in WITH w AS (SELECT f()) SELECT * FROM w: it counts
 // as a write.
 //
+// Settings of the transaction or the session (SET LOCAL, set_config, a tenant for row-level security, a timeout) hold for
+// the neighbors too. Where parts need settings of their own, above all where these decide what a part may see, give each
+// its own transaction: [Config.MaxShare] 1.
+//
 //	failure                                   what Do does
 //	fn returns an error, no row changed       the error is returned; neighbors are not disturbed
 //	fn returns an error after a write         neighbors run again together, fn runs again alone
 //	fn panics or calls runtime.Goexit         neighbors run again together, fn does not; the panic goes on
 //	fn exceeds PartTimeout                    neighbors run again together; context.DeadlineExceeded
 //	deadlock, serialization failure, busy     all run again, in halves, with backoff, also if fn swallows it
-//	no answer to BEGIN or COMMIT              as if the connection were lost, after PartTimeout (PostgreSQL; for MySQL
+//	no answer to BEGIN                        context.DeadlineExceeded, after PartTimeout
+//	no answer to COMMIT                       as if the connection were lost, after PartTimeout (PostgreSQL; for MySQL
 //	                                          set readTimeout in the DSN)
 //	connection lost before COMMIT             all run again, in halves, with backoff
 //	connection lost during COMMIT             asked for; else ErrOutcomeUnknown
