@@ -24,7 +24,8 @@ var (
 	ErrAbandoned = errors.New("projection: the rebuild was abandoned")
 	// ErrNoModel is returned by queries before the projection has run for the first time.
 	ErrNoModel = errors.New("projection: there is no model yet")
-	// ErrPanic wraps the value of an apply function's panic.
+	// ErrPanic wraps the value of a panic of an apply function, of decoding, Create, Drop or a source, and stands for
+	// its runtime.Goexit.
 	ErrPanic = errors.New("projection: apply panicked")
 
 	errRetired = errors.New("projection: the generation is retired")

@@ -59,7 +59,7 @@ func (p *Projection) newFeeder(g Generation) *feeder {
 func (f *feeder) start(ctx context.Context, ended chan<- *feeder) {
 	ctx, f.stop = context.WithCancel(ctx)
 	go func() {
-		f.err = f.run(ctx)
+		f.err = contain(func() error { return f.run(ctx) })
 		close(f.ended)
 		select {
 		case ended <- f:
@@ -190,15 +190,13 @@ func (f *feeder) subscribe(ctx context.Context) (message.Subscriber, map[string]
 // consume moves messages to their lanes until ctx ends or a lane fails.
 func (f *feeder) consume(ctx context.Context, channels map[string]<-chan *message.Message) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
 	for topic, ch := range channels {
 		running.Go(func() { f.read(ctx, &running, topic, ch) })
 	}
-	err := f.attend(ctx)
-	cancel()
-	running.Wait()
-	return err
+	return f.attend(ctx)
 }
 
 // attend waits for the end, and reads the archive again when something is missing: what was published before the

@@ -89,6 +89,7 @@ func (l *lane) run(ctx context.Context) error {
 // process applies a batch to its end. What fails is tried again in halves, so that what stands before an event that
 // cannot be applied is; there the lane waits. Nothing is skipped, but for dead letters.
 func (l *lane) process(ctx context.Context, batch []*event) error {
+	l.f.p.decode(batch)
 	size, failures := len(batch), 0
 	for {
 		if batch = l.current(batch); len(batch) == 0 {
@@ -312,14 +313,11 @@ func (l *lane) failed(ctx context.Context, e *event, err error, failures int) ti
 	log := l.f.log.With("topic", l.topic, "partition", l.partition, "id", e.delivery.Envelope.ID,
 		"type", e.delivery.Envelope.Type, "error", err)
 	wait := backoff(cfg.Retry, failures)
-	var later *cqrs.LaterError
-	var open interface{ RetryAfter() time.Duration }
+	asked, asks := asksFor(err)
 	blamed := errors.As(err, new(*faultError))
 	switch {
-	case errors.As(err, &later):
-		wait = max(later.Delay, cfg.Retry.Min)
-	case errors.As(err, &open):
-		wait = max(open.RetryAfter(), cfg.Retry.Min)
+	case asks:
+		wait = max(asked, cfg.Retry.Min)
 	case errors.Is(err, cqrs.ErrNewerVersion):
 		wait = cfg.Retry.Max
 	case blamed && cfg.DeadLetters != nil && !errors.Is(err, context.Canceled) &&

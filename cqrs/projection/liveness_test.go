@@ -209,3 +209,17 @@ func (silent) Latest(ctx context.Context, _ string) (map[int32]int64, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
+
+// stallOf returns why a partition stands still, if one does.
+func stallOf(p *projection.Projection) error {
+	lags, err := p.Lag(context.Background())
+	if err != nil {
+		return nil //nolint:nilerr // there is no model yet
+	}
+	for _, l := range lags[0].Partitions {
+		if l.Stalled != nil {
+			return l.Stalled
+		}
+	}
+	return nil
+}

@@ -151,18 +151,24 @@ func (p *Projection) event(topic string, m *message.Message, position int64) *ev
 	if e.delivery.Envelope.Kind == cqrs.KindReply {
 		return e
 	}
-	if e.route = p.routes[e.delivery.Envelope.Type]; e.route != nil {
-		e.decode(p.catalog)
-	}
+	e.route = p.routes[e.delivery.Envelope.Type]
 	return e
 }
 
-// decode contains panics: decoding and validating is the application's code too.
-func (e *event) decode(c *cqrs.Catalog) {
-	defer func() {
-		if v := recover(); v != nil {
-			e.verdict = fmt.Errorf("%w: %v", ErrPanic, v)
+// decode decodes what is somebody's business, which is the application's code too.
+func (p *Projection) decode(batch []*event) {
+	for i := 0; i < len(batch); i++ {
+		err := contain(func() error {
+			for ; i < len(batch); i++ {
+				if e := batch[i]; e.route != nil {
+					e.delivery.Message, e.verdict = p.catalog.Decode(&e.delivery)
+					_ = tried(e.verdict)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			batch[i].verdict = err
 		}
-	}()
-	e.delivery.Message, e.verdict = c.Decode(&e.delivery)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"runtime/debug"
 	"slices"
 
 	"github.com/surge-go/surge/cqrs"
@@ -114,19 +113,16 @@ func (p *Projection) makeRoutes() {
 	}
 }
 
-// apply runs the route's functions, and contains their panics.
-func (r *route) apply(ctx context.Context, events []*event) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("%w: %v\n%s", ErrPanic, v, debug.Stack())
+// apply runs the route's functions.
+func (r *route) apply(ctx context.Context, events []*event) error {
+	return contain(func() error {
+		for _, a := range r.appliers {
+			if err := a.apply(ctx, events); err != nil {
+				return err
+			}
 		}
-	}()
-	for _, a := range r.appliers {
-		if err := a.apply(ctx, events); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // A group is what one call of an apply function gets.

@@ -244,7 +244,7 @@ func (r *runner) dropRetired(ctx context.Context, m Model) {
 			continue
 		}
 		if p.cfg.Drop != nil {
-			if err := p.cfg.Drop(within(ctx, g)); err != nil {
+			if err := contain(func() error { return p.cfg.Drop(within(ctx, g)) }); err != nil {
 				p.log.Error("generation cannot be dropped, it is tried again", "generation", g.Number, "error", err)
 				continue
 			}
