@@ -100,11 +100,8 @@ func (l *lane) process(ctx context.Context, batch []*event) error {
 		var wait time.Duration
 		switch {
 		case err == nil:
-			for _, e := range batch[:n] {
-				e.msg.Ack()
-			}
+			l.passed(batch[:n])
 			batch, size, failures = batch[n:], 2*size, 0
-			l.f.p.stalls.Delete(l.key())
 			continue
 		case errors.Is(err, errRetired), ctx.Err() != nil:
 			nack(batch)
@@ -119,12 +116,23 @@ func (l *lane) process(ctx context.Context, batch []*event) error {
 			continue
 		default:
 			failures++
-			if wait = l.failed(ctx, batch[0], err, failures); wait == 0 {
-				failures = 0
+			var buried bool
+			if wait, buried = l.failed(ctx, batch[0], err, failures); buried {
+				l.passed(batch[:1])
+				batch, failures = batch[1:], 0
+				continue
 			}
 		}
 		l.pause(ctx, batch[0], wait)
 	}
+}
+
+// passed acknowledges what is behind the lane.
+func (l *lane) passed(batch []*event) {
+	for _, e := range batch {
+		e.msg.Ack()
+	}
+	l.f.p.stalls.Delete(l.key())
 }
 
 // current gives back what a session has taken from us. That begins with the last message, so none overtakes another.
@@ -306,13 +314,13 @@ func (l *lane) fresh(ctx context.Context, events []*event) ([]*event, error) {
 	return fresh, nil
 }
 
-// failed decides how long to wait before an event that cannot be applied is tried again. 0 means that it became a
-// dead letter.
-func (l *lane) failed(ctx context.Context, e *event, err error, failures int) time.Duration {
+// failed decides how long to wait before an event that cannot be applied is tried again, unless it is buried: then it
+// became a dead letter.
+func (l *lane) failed(ctx context.Context, e *event, err error, failures int) (wait time.Duration, buried bool) {
 	cfg := &l.f.p.cfg
 	log := l.f.log.With("topic", l.topic, "partition", l.partition, "id", e.delivery.Envelope.ID,
 		"type", e.delivery.Envelope.Type, "error", err)
-	wait := backoff(cfg.Retry, failures)
+	wait = backoff(cfg.Retry, failures)
 	asked, asks := asksFor(err)
 	blamed := errors.As(err, new(*faultError))
 	switch {
@@ -322,14 +330,16 @@ func (l *lane) failed(ctx context.Context, e *event, err error, failures int) ti
 		wait = cfg.Retry.Max
 	case blamed && cfg.DeadLetters != nil && !errors.Is(err, context.Canceled) &&
 		(failures >= cfg.Retry.Attempts || errors.Is(err, cqrs.ErrUndecodable)):
-		if buried := l.bury(ctx, e, err, failures); buried == nil {
+		failed := l.bury(ctx, e, err, failures)
+		if failed == nil {
 			log.Error("event is a dead letter; the model is without it")
-			return 0
+			return 0, true
 		}
+		log.Error("dead letter cannot be stored", "store_error", failed)
 	}
 	l.f.p.stalls.Store(l.key(), err)
 	log.Error("event cannot be applied; its partition stands still", "retry_in", wait)
-	return max(wait, time.Millisecond)
+	return max(wait, time.Millisecond), false
 }
 
 // backoff doubles with each failure, up to Max.
