@@ -93,6 +93,25 @@ func TestCreateDropAndSourceAreContained(t *testing.T) {
 	}
 }
 
+// What a generation that failed was given ends with it: it is tried again as often as it takes.
+func TestAFailedGenerationLetsGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	cfg := w.config()
+	var begun, ended atomic.Int32
+	cfg.Create = func(ctx context.Context) error {
+		if begun.Add(1) > 3 {
+			return w.create(ctx)
+		}
+		context.AfterFunc(ctx, func() { ended.Add(1) })
+		return errors.New("no room")
+	}
+	p := w.run(w.projection(cfg))
+	w.publish(1, 10, "a", "b")
+	w.level(p.Projection)
+	eventually(t, "their contexts end", func() (bool, string) { return ended.Load() == 3, fmt.Sprint(ended.Load()) })
+}
+
 // Trap is an event whose decoding ends the goroutine.
 type Trap struct{ Key string }
 

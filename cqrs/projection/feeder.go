@@ -59,6 +59,7 @@ func (p *Projection) newFeeder(g Generation) *feeder {
 func (f *feeder) start(ctx context.Context, ended chan<- *feeder) {
 	ctx, f.stop = context.WithCancel(ctx)
 	go func() {
+		defer f.stop()
 		f.err = contain(func() error { return f.run(ctx) })
 		close(f.ended)
 		select {
@@ -66,6 +67,16 @@ func (f *feeder) start(ctx context.Context, ended chan<- *feeder) {
 		case <-ctx.Done():
 		}
 	}()
+}
+
+// over reports whether the feeder has ended.
+func (f *feeder) over() bool {
+	select {
+	case <-f.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func (f *feeder) run(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -199,7 +200,7 @@ func (r *runner) start(ctx context.Context, g Generation) {
 		r.heads = nil
 	}
 	r.feeders[g.Number] = f
-	r.all = append(r.all, f)
+	r.all = append(slices.DeleteFunc(r.all, (*feeder).over), f)
 	f.start(ctx, r.ended)
 }
 
