@@ -90,6 +90,7 @@ func (l *lane) run(ctx context.Context) error {
 // cannot be applied is; there the lane waits. Nothing is skipped, but for dead letters.
 func (l *lane) process(ctx context.Context, batch []*event) error {
 	l.f.p.decode(batch)
+	defer l.f.p.stalls.Delete(l.key()) // what it gives back stands still no more, or elsewhere
 	size, failures := len(batch), 0
 	for {
 		if batch = l.current(batch); len(batch) == 0 {

@@ -223,3 +223,21 @@ func stallOf(p *projection.Projection) error {
 	}
 	return nil
 }
+
+// A partition that another process has now does not stand still in this one.
+func TestAStallEndsWithTheSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	cfg := w.config()
+	cfg.Retry = cqrs.Retry{Min: time.Hour, Max: time.Hour}
+	p, err := projection.New("notes", w.catalog, w.work, w.store, w.bus, cfg)
+	must(t, err)
+	projection.On(p, func(context.Context, []Noted) error { return errors.New("poison") })
+	r := w.run(p)
+	w.publish(1, 20, "b")
+	eventually(t, "the stall shows", func() (bool, string) { return stallOf(p) != nil, "" })
+	must(t, r.stop())
+	if err := stallOf(p); err != nil {
+		t.Errorf("it stands still in a process that does not run: %v", err)
+	}
+}
