@@ -62,17 +62,17 @@ func (p *Projection) Lag(ctx context.Context) ([]Lag, error) {
 	if live == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoModel, p.name)
 	}
-	heads, err := p.heads(ctx)
+	edges, err := p.edges(ctx)
 	if err != nil {
 		return nil, err
 	}
-	lag, err := p.lagOf(ctx, &m, live, heads)
+	lag, err := p.lagOf(ctx, &m, live, edges)
 	if err != nil {
 		return nil, err
 	}
 	all := []Lag{lag}
 	if s := m.shadow(); s != nil {
-		if lag, err = p.lagOf(ctx, &m, s, heads); err != nil {
+		if lag, err = p.lagOf(ctx, &m, s, edges); err != nil {
 			return nil, err
 		}
 		all = append(all, lag)
@@ -80,33 +80,35 @@ func (p *Projection) Lag(ctx context.Context) ([]Lag, error) {
 	return all, nil
 }
 
-// heads asks where the topics end, if the bus can tell.
-func (p *Projection) heads(ctx context.Context) (map[string]map[int32]int64, error) {
+// edges asks where the topics begin and end, if the bus can tell.
+func (p *Projection) edges(ctx context.Context) (map[string]bounds, error) {
 	bus, ok := p.bus.(bounded)
 	if !ok {
 		return nil, nil
 	}
-	heads := map[string]map[int32]int64{}
+	edges := map[string]bounds{}
 	for _, topic := range p.topics() {
+		first, err := bus.Earliest(ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("projection: beginning of topic %q: %w", topic, err)
+		}
 		next, err := bus.Latest(ctx, topic)
 		if err != nil {
 			return nil, fmt.Errorf("projection: end of topic %q: %w", topic, err)
 		}
-		heads[topic] = next
+		edges[topic] = bounds{first: first, next: next}
 	}
-	return heads, nil
+	return edges, nil
 }
 
-func (p *Projection) lagOf(
-	ctx context.Context, m *Model, g *Generation, heads map[string]map[int32]int64,
-) (Lag, error) {
+func (p *Projection) lagOf(ctx context.Context, m *Model, g *Generation, edges map[string]bounds) (Lag, error) {
 	lag := Lag{Generation: *g, Live: g.Number == m.Live}
 	all, err := p.store.List(ctx, p.name, g.Number)
 	if err != nil {
 		return lag, fmt.Errorf("projection: read checkpoints: %w", err)
 	}
-	for topic, next := range heads {
-		for partition := range next {
+	for topic, b := range edges {
+		for partition := range b.next {
 			if !slices.ContainsFunc(all, func(c Checkpoint) bool { return c.Topic == topic && c.Partition == partition }) {
 				all = append(all, Checkpoint{Topic: topic, Partition: partition, Position: None})
 			}
@@ -118,11 +120,15 @@ func (p *Projection) lagOf(
 	}
 	for _, c := range all {
 		l := PartitionLag{Checkpoint: c, Behind: -1}
-		next, bounded := heads[c.Topic][c.Partition]
+		next, bounded := edges[c.Topic].next[c.Partition]
 		waiting, counted := inFlight[c.Topic]
 		switch {
 		case bounded:
-			l.Behind = max(0, next-c.Position-1)
+			from := c.Position + 1
+			if c.Position == None {
+				from = edges[c.Topic].first[c.Partition] // what is gone will never be applied
+			}
+			l.Behind = max(0, next-from)
 		case counted:
 			l.Behind = waiting
 		case c.Topic == "" && g.State == Following:

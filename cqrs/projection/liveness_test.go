@@ -241,3 +241,20 @@ func TestAStallEndsWithTheSession(t *testing.T) {
 		t.Errorf("it stands still in a process that does not run: %v", err)
 	}
 }
+
+// Messages that are gone are not behind the model: they will never be applied.
+func TestWhatIsGoneIsNotBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	w.publish(1, 20, "a", "b")
+	w.bus.trim(topic, 0, w.bus.end(topic, 0))
+	w.bus.trim(topic, 1, w.bus.end(topic, 1)-3)
+	cfg := w.config()
+	cfg.Source = nil
+	p := w.projection(cfg)
+	w.run(p)
+	eventually(t, "the model is level", func() (bool, string) {
+		lags, err := p.Lag(t.Context())
+		return err == nil && lags[0].Behind() == 0 && lags[0].Age() == 0, fmt.Sprintf("%+v", lags)
+	})
+}
