@@ -78,7 +78,7 @@ type Config struct {
 	// DropAfter is how long a retired generation is kept, for queries that still read it. 0 means 1 min.
 	DropAfter time.Duration
 
-	// MaxBatch is how many messages are applied in one transaction, at most. 0 means 256.
+	// MaxBatch is how many messages are applied in one transaction, at most. 0 means 256; it may be 10,000.
 	MaxBatch int
 	// KeyOrder keeps the order of messages per key only: within a batch, events of one type are handed over
 	// together although others came between them. Without it they are applied in the partition's order.
@@ -123,6 +123,8 @@ func orElse[N int | time.Duration](n, otherwise N) N {
 	return n
 }
 
+const maxBatch = 10_000
+
 // Validate joins every fault.
 func (c Config) Validate() error {
 	var faults []error
@@ -132,7 +134,7 @@ func (c Config) Validate() error {
 		}
 	}
 	bad(c.Version < 0, "Version is %d; the first is 1", c.Version)
-	bad(c.MaxBatch < 0, "MaxBatch is %d; at least 1, or 0 for the default", c.MaxBatch)
+	bad(c.MaxBatch < 0 || c.MaxBatch > maxBatch, "MaxBatch is %d; 1 to %d, or 0 for the default", c.MaxBatch, maxBatch)
 	bad(c.DropAfter < 0, "DropAfter is %v; at least 0", c.DropAfter)
 	bad(c.Poll < 0, "Poll is %v; more than 0, or 0 for the default", c.Poll)
 	bad(c.HoldFor < 0, "HoldFor is %v; more than 0, or 0 for the default", c.HoldFor)

@@ -39,3 +39,14 @@ func TestConfigRefusesAMaxBelowMin(t *testing.T) {
 		t.Errorf("Validate = %v", err)
 	}
 }
+
+// A batch is taken, and claimed, at once.
+func TestConfigLimitsMaxBatch(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{-1, 10_001, 1 << 60} {
+		err := projection.Config{Guarded: true, MaxBatch: n}.Validate()
+		if err == nil || !strings.Contains(err.Error(), "Config.MaxBatch is") {
+			t.Errorf("Validate of %d = %v", n, err)
+		}
+	}
+}
