@@ -297,6 +297,26 @@ func TestRegistrationFaults(t *testing.T) {
 	}
 }
 
+// What would panic at the first event, apply every event twice, or none, is a fault of its registration.
+func TestRegistrationFaultsOfApplyFunctions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	apply := func(context.Context, []projection.Event[any]) error { return nil }
+	for want, register := range map[string]func(p *projection.Projection){
+		"projection_test.Noted] is nil":  func(p *projection.Projection) { projection.On[Noted](p, nil) },
+		"projection_test.Closed] is nil": func(p *projection.Projection) { projection.OnEvents[Closed](p, nil) },
+		"projection_test.Paid] is nil":   func(p *projection.Projection) { projection.OnMixed(p, nil, Paid{}) },
+		"Noted twice":                    func(p *projection.Projection) { projection.OnMixed(p, apply, Noted{}, Noted{N: 1}) },
+		"OnMixed needs examples":         func(p *projection.Projection) { projection.OnMixed(p, apply) },
+	} {
+		p := w.projection(w.config())
+		register(p)
+		if err := p.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Validate = %v, want %q", err, want)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, openSQLite(t))

@@ -22,7 +22,7 @@ type Event[E any] struct {
 // once before it commits, so it does nothing that a rollback cannot undo. A type may have several apply functions.
 // Registration is over when Run begins; faults are kept for Run and Validate.
 func On[E any](p *Projection, apply func(ctx context.Context, events []E) error) {
-	p.register([]reflect.Type{reflect.TypeFor[E]()}, func(ctx context.Context, events []*event) error {
+	p.register([]reflect.Type{reflect.TypeFor[E]()}, apply != nil, func(ctx context.Context, events []*event) error {
 		batch := make([]E, len(events))
 		for i, e := range events {
 			batch[i] = e.delivery.Message.(E)
@@ -33,7 +33,7 @@ func On[E any](p *Projection, apply func(ctx context.Context, events []E) error)
 
 // OnEvents is [On] for apply functions that want the envelopes too: for a version guard by time or ID, say.
 func OnEvents[E any](p *Projection, apply func(ctx context.Context, events []Event[E]) error) {
-	p.register([]reflect.Type{reflect.TypeFor[E]()}, func(ctx context.Context, events []*event) error {
+	p.register([]reflect.Type{reflect.TypeFor[E]()}, apply != nil, func(ctx context.Context, events []*event) error {
 		return apply(ctx, eventsAs[E](events))
 	})
 }
@@ -45,7 +45,7 @@ func OnMixed(p *Projection, apply func(ctx context.Context, events []Event[any])
 	for i, v := range examples {
 		types[i] = reflect.TypeOf(v)
 	}
-	p.register(types, func(ctx context.Context, events []*event) error {
+	p.register(types, apply != nil, func(ctx context.Context, events []*event) error {
 		return apply(ctx, eventsAs[any](events))
 	})
 }
@@ -68,21 +68,34 @@ type applier struct {
 // A route is what events of some types go through. Types with the same apply functions share one.
 type route struct{ appliers []*applier }
 
-func (p *Projection) register(types []reflect.Type, apply func(context.Context, []*event) error) {
+func (p *Projection) register(types []reflect.Type, given bool, apply func(context.Context, []*event) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.started {
-		p.faults = append(p.faults, fmt.Errorf("projection: %s: apply function of %v registered after Run", p.name, types))
+	fault := func(format string, args ...any) {
+		p.faults = append(p.faults, fmt.Errorf("projection: %s: "+format, append([]any{p.name}, args...)...))
+	}
+	switch {
+	case p.started:
+		fault("apply function of %v registered after Run", types)
 		return
+	case !given:
+		fault("apply function of %v is nil", types)
+		return
+	case len(types) == 0:
+		fault("OnMixed needs examples")
 	}
 	a := &applier{apply}
-	for _, t := range types {
+	for i, t := range types {
+		if slices.Contains(types[:i], t) {
+			fault("an apply function gets %v twice", t)
+			continue
+		}
 		info, ok := p.catalog.LookupType(orNothing(t))
 		switch {
 		case !ok:
-			p.faults = append(p.faults, fmt.Errorf("projection: %s: %w: %v", p.name, cqrs.ErrUnknownType, t))
+			fault("%w: %v", cqrs.ErrUnknownType, t)
 		case info.Kind != cqrs.KindEvent:
-			p.faults = append(p.faults, fmt.Errorf("projection: %s: %q is a %s, not an event", p.name, info.Name, info.Kind))
+			fault("%q is a %s, not an event", info.Name, info.Kind)
 		default:
 			p.byType[info.Name] = append(p.byType[info.Name], a)
 			p.reads[info.Topic] = true
