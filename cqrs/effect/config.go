@@ -49,7 +49,7 @@ type Config struct {
 	// MinBackoff and MaxBackoff bound the wait before a call is repeated. 0 means 100 ms and 1 min.
 	MinBackoff, MaxBackoff time.Duration
 	// Outcome reads an error, for instance through resilience.OutcomeOf. nil takes a [cqrs.Rejection] for
-	// Failed, what wraps [cqrs.ErrNotExecuted] for NotExecuted, and anything else for InDoubt.
+	// Failed, what wraps [cqrs.ErrNotExecuted] for NotExecuted, and anything else for InDoubt. So is what it panics at.
 	Outcome func(error) Outcome
 	// Logger hears of what is postponed, parked or lost. nil discards.
 	Logger *slog.Logger

@@ -53,11 +53,8 @@ func (r *Runner) callOnce(ctx, run context.Context, l *lane, rec *Record) (*sett
 	defer cancel()
 	var s *settlement
 	ended := start(func() (err error) {
-		if s, err = l.caller.call(ctx, rec); err != nil {
-			_, _ = r.refused(err) // the error's own methods may panic, too
-			_ = r.postponement(rec, err)
-		}
-		return err
+		s, err = l.caller.call(ctx, rec)
+		return r.tried(rec, err)
 	})
 	late := time.NewTimer(l.timeout + grace)
 	defer late.Stop()
@@ -84,6 +81,16 @@ func (r *Runner) callOnce(ctx, run context.Context, l *lane, rec *Record) (*sett
 	return nil, errLeft
 }
 
+// tried returns err after it has called its methods, which are the application's code, too.
+func (r *Runner) tried(rec *Record, err error) error {
+	if err != nil {
+		_ = errors.Is(err, ErrLost)
+		_, _ = r.refused(err)
+		_ = r.postponement(rec, err)
+	}
+	return err
+}
+
 // guard runs fn so that its panic or Goexit is an error and not the end of the runner.
 func guard(fn func() error) error { return <-start(fn) }
 
@@ -106,10 +113,19 @@ func start(fn func() error) <-chan error {
 // refused tells whether a call was turned away before it left, for instance by an open breaker, and for how long.
 func (r *Runner) refused(err error) (time.Duration, bool) {
 	after, ok := retryAfter(err)
-	if !ok || r.cfg.Outcome(err) != NotExecuted {
+	if !ok || r.outcome(err) != NotExecuted {
 		return 0, false
 	}
 	return max(after, r.cfg.MinBackoff), true
+}
+
+// outcome reads an error. What cannot be read is in doubt.
+func (r *Runner) outcome(cause error) Outcome {
+	o := InDoubt
+	if err := guard(func() error { o = r.cfg.Outcome(cause); return nil }); err != nil {
+		r.cfg.Logger.Error("Config.Outcome cannot read an error", "error", err)
+	}
+	return o
 }
 
 func retryAfter(err error) (time.Duration, bool) {
@@ -129,7 +145,7 @@ func (r *Runner) settle(ctx, run context.Context, rec *Record, s *settlement) er
 		if i > 0 && !sleep(run, r.backoff(i), nil) {
 			break
 		}
-		err = guard(func() error { return r.settleOnce(ctx, rec, s) })
+		err = guard(func() error { return r.tried(rec, r.settleOnce(ctx, rec, s)) })
 		if err == nil {
 			return nil
 		}
@@ -200,7 +216,7 @@ func (r *Runner) postponement(rec *Record, cause error) Postponement {
 		return p
 	}
 	p.Attempts++
-	p.Doubt = rec.Doubt || errors.Is(cause, errLeft) || r.cfg.Outcome(cause) == InDoubt
+	p.Doubt = rec.Doubt || errors.Is(cause, errLeft) || r.outcome(cause) == InDoubt
 	p.Park = r.cfg.Attempts > 0 && p.Attempts >= r.cfg.Attempts
 	after, _ := retryAfter(cause)
 	p.Delay = max(r.backoff(p.Attempts), after)
