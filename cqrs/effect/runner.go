@@ -202,7 +202,7 @@ func (r *Runner) end(ctx context.Context) {
 func (r *Runner) keepBeating(ctx context.Context) {
 	owner, last := "", time.Time{}
 	for {
-		if !last.IsZero() && time.Since(last) >= r.cfg.Lease { // others may have taken and settled all of it
+		if r.lapsed(last) { // others may have taken and settled all of it
 			owner, last = "", time.Time{}
 			r.beat("", time.Now())
 		}
@@ -214,6 +214,8 @@ func (r *Runner) keepBeating(ctx context.Context) {
 		held, err := r.store.Beat(limited, owner, r.cfg.Lease)
 		cancel()
 		switch {
+		case err == nil && r.lapsed(last):
+			continue // it may have been renewed when others had looked
 		case err == nil:
 			last = began
 			r.compare(held)
@@ -235,6 +237,9 @@ func (r *Runner) keepBeating(ctx context.Context) {
 		}
 	}
 }
+
+// lapsed says that a lease which was renewed last at that time may have ended.
+func (r *Runner) lapsed(last time.Time) bool { return !last.IsZero() && time.Since(last) >= r.cfg.Lease }
 
 func (r *Runner) beat(owner string, at time.Time) {
 	r.mu.Lock()
