@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/surge-go/surge/cqrs"
@@ -18,11 +20,11 @@ var ErrNotSeen = errors.New("effect: the provider has not seen the key")
 // mail, a shipment label. I is what is recorded of it (the intent), O what the provider answers. C, I and O
 // stay in memory or are kept as JSON; the intent must not need anything that JSON loses.
 type Effect[C cqrs.Request[R], R, I, O any] struct {
-	// Name identifies the effect in the store, for ever; required, unique in a database.
+	// Name identifies the effect in the store, for ever; required, unique in a database. At most 200 characters.
 	Name string
 	// Intent runs in the command's shared transaction: it validates, notes that the effect is under way, and
 	// returns the key under which the provider knows the effect, which must be the same whenever the same
-	// effect is asked for. Its errors are those of a handler. Required.
+	// effect is asked for, and has at most 255 characters. Its errors are those of a handler. Required.
 	Intent func(ctx context.Context, cmd C) (key string, intent I, err error)
 	// Call makes the effect, outside of any transaction, with a deadline in ctx. It may be called again with
 	// the same key, which the provider must take for the same effect. A [cqrs.Rejection] is the provider's
@@ -49,8 +51,8 @@ type Effect[C cqrs.Request[R], R, I, O any] struct {
 
 func (e *Effect[C, R, I, O]) validate() error {
 	var faults []error
-	if e.Name == "" {
-		faults = append(faults, errors.New("effect: Effect.Name is empty"))
+	if err := storable(e.Name, maxName); err != nil {
+		faults = append(faults, fmt.Errorf("effect: Effect.Name %w", err))
 	}
 	for name, missing := range map[string]bool{
 		"Intent": e.Intent == nil, "Call": e.Call == nil, "Settle": e.Settle == nil,
@@ -92,8 +94,8 @@ func Handler[C cqrs.Request[R], R, I, O any](r *Runner, e Effect[C, R, I, O]) fu
 }
 
 func (rec *Record) fill(ctx context.Context, cmd, intent any) (err error) {
-	if rec.Key == "" {
-		return fmt.Errorf("effect: %s: Intent returned no key", rec.Name)
+	if err := storable(rec.Key, maxKey); err != nil {
+		return fmt.Errorf("effect: %s: the key that Intent returned %w", rec.Name, err)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -106,6 +108,21 @@ func (rec *Record) fill(ctx context.Context, cmd, intent any) (err error) {
 	}
 	if rec.Intent, err = json.Marshal(intent); err != nil {
 		return fmt.Errorf("effect: %s: encode the intent: %w", rec.Name, err)
+	}
+	return nil
+}
+
+const maxName, maxKey = 200, 255 // characters that every store keeps
+
+// storable says why a text cannot be stored.
+func storable(s string, limit int) error {
+	switch n := utf8.RuneCountInString(s); {
+	case s == "":
+		return errors.New("is empty")
+	case n > limit:
+		return fmt.Errorf("has %d characters, at most %d are allowed", n, limit)
+	case !utf8.ValidString(s) || strings.Contains(s, "\x00"):
+		return fmt.Errorf("is %q, which is no UTF-8 without zero bytes", s)
 	}
 	return nil
 }

@@ -193,3 +193,31 @@ func TestRule28_AttemptsAreBounded(t *testing.T) {
 		w.wantState(0, 1)
 	})
 }
+
+// What no database keeps, or what one would cut, is refused by name before it is written.
+func TestNamesAndKeysThatNoStoreKeepsAreRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.effect()
+		for _, wrong := range []string{"a\x00b", "a\xffb", strings.Repeat("é", 201)} {
+			e.Name = wrong
+			r := effect.NewWith(w.reply, w.store, effect.Config{})
+			effect.Handler(r, e)
+			if err := r.Validate(); err == nil || !strings.Contains(err.Error(), "Effect.Name") {
+				t.Errorf("Validate with the name %q = %v", wrong, err)
+			}
+		}
+		e = w.effect()
+		e.Intent = func(_ context.Context, c pay) (string, charge, error) { return c.ID, charge{c.Cents}, nil }
+		h, stop := w.start(effect.Config{}, e)
+		defer stop()
+		for _, wrong := range []string{"", "a\x00b", "a\xffb", strings.Repeat("é", 256)} {
+			if err := w.send(h, wrong, 5); err == nil || !strings.Contains(err.Error(), "key") {
+				t.Errorf("the key %q: %v", wrong, err)
+			}
+		}
+		w.must(w.send(h, strings.Repeat("é", 255), 5))
+		synctest.Wait()
+	})
+}

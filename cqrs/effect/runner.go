@@ -239,7 +239,9 @@ func (r *Runner) keepBeating(ctx context.Context) {
 }
 
 // lapsed says that a lease which was renewed last at that time may have ended.
-func (r *Runner) lapsed(last time.Time) bool { return !last.IsZero() && time.Since(last) >= r.cfg.Lease }
+func (r *Runner) lapsed(last time.Time) bool {
+	return !last.IsZero() && time.Since(last) >= r.cfg.Lease
+}
 
 func (r *Runner) beat(owner string, at time.Time) {
 	r.mu.Lock()
