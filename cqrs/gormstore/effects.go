@@ -95,6 +95,9 @@ func (e *Effects) Claim(ctx context.Context, owner string, names []string, limit
 			"intent,attempts,doubt,keep_until-"+now+" AS keep FROM cqrs_effects WHERE NOT parked AND due_at<="+now+
 			" AND name IN ? AND NOT EXISTS (SELECT 1 FROM cqrs_effect_owners o WHERE o.owner=cqrs_effects.owner"+
 			" AND o.expires_at>"+now+") ORDER BY due_at LIMIT ?"+locking(tx, "FOR UPDATE SKIP LOCKED"), names, limit)
+		if err == nil {
+			rows, err = abandoned(tx, rows)
+		}
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -110,6 +113,24 @@ func (e *Effects) Claim(ctx context.Context, owner string, names []string, limit
 		return nil, err
 	}
 	return claimed, nil
+}
+
+// abandoned leaves out what a living runner has taken while the rows were looked for and locked: the statement that
+// locks them sees who owns them now, and not that this owner has begun since.
+func abandoned(tx *gorm.DB, rows []effectRow) ([]effectRow, error) {
+	var owners []string
+	for _, r := range rows {
+		if r.Owner != "" {
+			owners = append(owners, r.Owner)
+		}
+	}
+	if len(owners) == 0 {
+		return rows, nil
+	}
+	slices.Sort(owners)
+	live, err := query[string](tx, "look for living runners",
+		"SELECT owner FROM cqrs_effect_owners WHERE owner IN ? AND expires_at>"+nowOn(tx), slices.Compact(owners))
+	return slices.DeleteFunc(rows, func(r effectRow) bool { return slices.Contains(live, r.Owner) }), err
 }
 
 type settling struct {
