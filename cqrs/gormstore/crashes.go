@@ -97,8 +97,12 @@ func (Crashes) End(ctx context.Context, group string, ids []string) error {
 
 // Purge forgets at most limit messages that have begun more than age ago and were never delivered again, and returns
 // how many. age must be longer than a bus may wait before it delivers a message again. It also forgets runs that have
-// died more than a day ago, of groups whose runs never end in an orderly way. It needs the unit of work.
+// died more than a day ago, of groups whose runs never end in an orderly way. It needs the unit of work, and a limit of
+// at least 1.
 func (Crashes) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if err := purgeable(limit); err != nil {
+		return 0, err
+	}
 	tx := uow.DB(ctx)
 	_, err := exec(tx, "purge runs", "DELETE FROM cqrs_runs WHERE expires_at<"+nowOn(tx)+"-?", deathsKept.Microseconds())
 	if err != nil {

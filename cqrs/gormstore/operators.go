@@ -209,15 +209,20 @@ func (d *DeadLetters) discard(ctx context.Context, tx *gorm.DB, group string, le
 }
 
 // Purge drops dead letters that died more than age ago and hold nothing up, and log entries of that age, at
-// most limit of each, and returns how many. Call it until it returns less than limit.
+// most limit of each, and returns how many. Call it until it returns less than limit, which is at least 1.
 func (d *DeadLetters) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if err := purgeable(limit); err != nil {
+		return 0, err
+	}
 	purged := int64(0)
 	err := in(ctx, d.work, func(_ context.Context, tx *gorm.DB) error {
 		purged = 0
 		before := nowOn(tx) + "-?"
 		for _, sql := range []string{
-			"DELETE FROM cqrs_dead WHERE (grp,id) IN (SELECT grp,id FROM (SELECT grp,id FROM cqrs_dead WHERE died_at<" +
-				before + " AND NOT blocking AND state='" + StateDead + "' ORDER BY died_at LIMIT ?) old)",
+			// PostgreSQL checks what has changed meanwhile against the outer condition alone.
+			"DELETE FROM cqrs_dead WHERE NOT blocking AND state='" + StateDead + "' AND (grp,id) IN (SELECT grp,id FROM" +
+				" (SELECT grp,id FROM cqrs_dead WHERE died_at<" + before + " AND NOT blocking AND state='" + StateDead +
+				"' ORDER BY died_at LIMIT ?) old)",
 			"DELETE FROM cqrs_operator_log WHERE seq IN (SELECT seq FROM (SELECT seq FROM cqrs_operator_log WHERE at<" +
 				before + " ORDER BY at LIMIT ?) old)",
 		} {
@@ -230,4 +235,11 @@ func (d *DeadLetters) Purge(ctx context.Context, age time.Duration, limit int) (
 		return nil
 	})
 	return int(purged), err
+}
+
+func purgeable(limit int) error {
+	if limit < 1 {
+		return fmt.Errorf("gormstore: Purge has the limit %d, at least 1 is needed", limit)
+	}
+	return nil
 }
