@@ -2,6 +2,7 @@ package gormstore
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"gorm.io/gorm"
@@ -56,8 +57,11 @@ func (e *Effects) Parked(ctx context.Context, f EffectFilter) ([]ParkedEffect, e
 
 // Retry lets parked effects go on, under the same key, for keep longer: the operator vouches that the provider
 // still knows the key, or that repeating the effect does no harm. They are asked about before they are sent
-// again. It needs [By] and returns how many it freed.
+// again. It needs [By] and a keep of more than 0, and returns how many it freed.
 func (e *Effects) Retry(ctx context.Context, ids []string, keep time.Duration) (int, error) {
+	if keep <= 0 {
+		return 0, fmt.Errorf("gormstore: Retry has a keep of %v, more than 0 is needed", keep)
+	}
 	return e.act(ctx, "retry", ids, func(tx *gorm.DB, ids []string) error {
 		now := nowOn(tx)
 		_, err := exec(tx, "retry effects", "UPDATE cqrs_effects SET parked=?, doubt=?, attempts=0, owner='', due_at="+now+

@@ -151,3 +151,17 @@ func TestRule28_OperatorsSeeAndFreeWhatIsParked(t *testing.T) {
 		}
 	})
 }
+
+// An operator who vouches for no time at all would have the effect parked again at once.
+func TestRetryNeedsATime(t *testing.T) {
+	t.Parallel()
+	f := onSQLite(t)
+	e, err := gormstore.NewEffects(f.work)
+	must(t, err)
+	for _, keep := range []time.Duration{0, -time.Hour} {
+		n, err := e.Retry(gormstore.By(t.Context(), "ann", "the provider is back"), []string{"1"}, keep)
+		if err == nil || !strings.Contains(err.Error(), "keep") || n != 0 {
+			t.Errorf("Retry for %v = %d, %v", keep, n, err)
+		}
+	}
+}
