@@ -390,3 +390,29 @@ func TestRepositoryRefusesAnEmptyID(t *testing.T) {
 		t.Fatalf("err = %v", err)
 	}
 }
+
+// A Member's name is unique beside its ID.
+type Member struct {
+	aggregate.Root
+	ID   string `gorm:"size:40;primaryKey"`
+	Name string `gorm:"size:40;uniqueIndex"`
+}
+
+// Another unique column is not the ID, whatever value in it is taken.
+func TestRepositoryTellsTheIDFromOtherUniqueColumns(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		must(t, f.db.AutoMigrate(&Member{}))
+		repo := gormstore.NewRepository[Member, string](nil)
+		name := "for key 'PRIMARY'"
+		f.do(t, func(ctx context.Context) error { return repo.Save(ctx, &Member{ID: "1", Name: name}) })
+		err := f.work.Do(t.Context(), func(ctx context.Context) error { return repo.Save(ctx, &Member{ID: "2", Name: name}) })
+		if err == nil || errors.Is(err, aggregate.ErrExists) {
+			t.Errorf("another member of the same name: %v", err)
+		}
+		err = f.work.Do(t.Context(), func(ctx context.Context) error { return repo.Save(ctx, &Member{ID: "1", Name: "x"}) })
+		if !errors.Is(err, aggregate.ErrExists) {
+			t.Errorf("another member of the same ID: %v", err)
+		}
+	})
+}

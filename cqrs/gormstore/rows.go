@@ -101,7 +101,7 @@ func (p *plan) scan(ctx context.Context, rows *sql.Rows, into reflect.Value) err
 // INSERT IGNORE of MySQL would hide any other fault too.
 func (p *plan) isKeyTaken(err error) bool {
 	var e *mysql.MySQLError
-	return errors.As(err, &e) && e.Number == 1062 && strings.Contains(e.Message, "PRIMARY'")
+	return errors.As(err, &e) && e.Number == 1062 && strings.HasSuffix(e.Message, "PRIMARY'")
 }
 
 // expect returns miss unless the statement changed want rows.
