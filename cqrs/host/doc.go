@@ -34,7 +34,7 @@
 // # Failures
 //
 //	the schema is missing, a name is doubled   Open or Run return it, with everything else that is wrong
-//	a part or a group fails                    all stop in order; Run returns the error
+//	a part or a group fails, or panics         all stop in order; Run returns the error
 //	something does not stop within Grace       Run returns [ErrGrace], naming it; its goroutine is left behind
 //	the database or the broker is down         nothing fails; messages wait, [Service.Ready] says why
 package host

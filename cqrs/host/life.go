@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -256,15 +257,21 @@ func newTask(name string, grace time.Duration, run func(context.Context) error) 
 
 func (t *task) start(ctx context.Context, l *life) {
 	ctx, t.cancel = context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), graceKey{}, t.grace))
+	t.err = fmt.Errorf("%w: it ended its goroutine", cqrs.ErrPanic) // unless it returns or panics
 	go func() {
 		defer close(t.done)
-		t.err = t.run(ctx)
-		if t.err != nil && ctx.Err() == nil {
-			select {
-			case l.failed <- struct{}{}:
-			default:
+		defer func() {
+			if v := recover(); v != nil {
+				t.err = fmt.Errorf("%w: %v\n%s", cqrs.ErrPanic, v, debug.Stack())
 			}
-		}
+			if t.err != nil && ctx.Err() == nil {
+				select {
+				case l.failed <- struct{}{}:
+				default:
+				}
+			}
+		}()
+		t.err = t.run(ctx)
 	}()
 }
 

@@ -20,7 +20,8 @@ import (
 )
 
 // A Part is anything with a life: *saga.Engine, *effect.Runner, an [HTTP] server. Run returns once all its
-// goroutines have ended: nil when ctx has ended or its work is done, else what went wrong, which stops the service.
+// goroutines have ended: nil when ctx has ended or its work is done, else what went wrong, which stops the service. A
+// panic and a runtime.Goexit are a [cqrs.ErrPanic].
 type Part interface {
 	Run(ctx context.Context) error
 }
