@@ -57,7 +57,7 @@ func stopServer(ctx context.Context, srv *http.Server) error {
 	if errors.Is(context.Cause(ctx), ErrKilled) {
 		return srv.Close()
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceOf(ctx)*8/10)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceOf(ctx)-graceOf(ctx)/5)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
 		_ = srv.Close()

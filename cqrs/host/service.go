@@ -211,7 +211,7 @@ func (s *Service) processorConfig() cqrs.ProcessorConfig {
 		cfg.Locker = gormstore.Locker{}
 	}
 	if cfg.Grace == 0 {
-		cfg.Grace = s.cfg.Grace * 3 / 4 // what is given back must still get there
+		cfg.Grace = s.cfg.Grace - s.cfg.Grace/4 // what is given back must still get there
 	}
 	if t, ok := s.transport.(retainer); ok && cfg.Retention == nil {
 		cfg.Retention = t.Retention

@@ -3,6 +3,10 @@ package host_test
 import (
 	"context"
 	"errors"
+	"io"
+	"math"
+	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -10,6 +14,41 @@ import (
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/host"
 )
+
+// However long Grace is, requests have it.
+func TestGraceMayBeForEver(t *testing.T) {
+	t.Parallel()
+	svc := open(t, "orders", newDB(t), host.Config{Grace: math.MaxInt64})
+	entered, leave := make(chan struct{}), make(chan struct{})
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	svc.Add(host.HTTPOn(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		select {
+		case <-leave:
+			_, _ = io.WriteString(w, "done")
+		case <-r.Context().Done():
+		}
+	})))
+	stop := run(t, svc)
+	answer := make(chan string, 1)
+	go func() { answer <- fetch(t, "http://"+ln.Addr().String()) }()
+	receive(t, entered)
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	eventually(t, "no more connections", func() bool {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(leave)
+	if got := receive(t, answer); got != "done" {
+		t.Errorf("the request under way got %q", got)
+	}
+	must(t, receive(t, ended))
+}
 
 // A part that panics or ends its goroutine has failed, and the others stop in order.
 func TestPartsAreContained(t *testing.T) {
