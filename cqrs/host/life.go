@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -47,8 +48,10 @@ func Run(ctx context.Context, services ...*Service) error {
 	case <-ctx.Done():
 	case <-l.failed:
 	case <-killed:
+		l.stopping.Store(true)
 		return l.abort()
 	}
+	l.stopping.Store(true)
 	return l.stop(killed)
 }
 
@@ -56,6 +59,7 @@ func Run(ctx context.Context, services ...*Service) error {
 type life struct {
 	services []*Service
 	failed   chan struct{}
+	stopping atomic.Bool
 
 	groups, relays, parts []*task
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/surge-go/surge/idempotency"
 )
 
-// ErrNotRunning is returned by Ready before Run and after it.
+// ErrNotRunning is returned by Ready before Run, while that stops, and after it.
 var ErrNotRunning = errors.New("host: the service does not run")
 
 // Ready reports why the service should get no traffic yet, or any more; nil when it should: it runs, its groups
@@ -21,6 +21,9 @@ func (s *Service) Ready(ctx context.Context) error {
 	l := s.life.Load()
 	if l == nil {
 		return fmt.Errorf("%w: %s", ErrNotRunning, s.name)
+	}
+	if l.stopping.Load() {
+		return fmt.Errorf("%w any more: %s stops", ErrNotRunning, s.name)
 	}
 	for _, p := range s.running() {
 		select {

@@ -15,6 +15,29 @@ import (
 	"github.com/surge-go/surge/cqrs/host"
 )
 
+// While a service stops, it should get no more traffic.
+func TestAServiceThatStopsIsNotReady(t *testing.T) {
+	t.Parallel()
+	svc := open(t, "orders", newDB(t), host.Config{})
+	stopping, leave := make(chan struct{}), make(chan struct{})
+	svc.Add(part(func(ctx context.Context) error {
+		<-ctx.Done()
+		close(stopping)
+		<-leave
+		return nil
+	}))
+	stop := run(t, svc)
+	eventually(t, "ready", func() bool { return svc.Ready(t.Context()) == nil })
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	receive(t, stopping)
+	if err := svc.Ready(t.Context()); !errors.Is(err, host.ErrNotRunning) {
+		t.Errorf("while it stops: %v", err)
+	}
+	close(leave)
+	must(t, receive(t, ended))
+}
+
 // However long Grace is, requests have it.
 func TestGraceMayBeForEver(t *testing.T) {
 	t.Parallel()
