@@ -232,15 +232,17 @@ func (s *Service) Name() string { return s.name }
 // DB returns the database given to Open.
 func (s *Service) DB() *gorm.DB { return s.db }
 
-// Group adds a consumer group, such as a projection's. It is named service.name. A name that is used twice, or a
-// group added while the service runs, is a fault that Run reports.
+// Group adds a consumer group, such as a projection's. It is named service.name. A name that is used twice or is too
+// long, or a group added while the service runs, is a fault that Run reports.
 func (s *Service) Group(name string) *cqrs.Processor {
 	p, err := cqrs.NewProcessor(s.name+"."+name, s.Sender, s.processorConfig())
-	if err != nil { // impossible: Open has made one with this configuration
-		panic(err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil {
+		s.faults = append(s.faults, fmt.Errorf("host: group %s.%s: %w", s.name, name, err))
+		p, _ = cqrs.NewProcessor(s.name, s.Sender, s.processorConfig()) // takes handlers, and does not run
+		return p
+	}
 	s.unlessRunning("group " + p.Group())
 	for _, g := range s.groups {
 		if g.Group() == p.Group() {

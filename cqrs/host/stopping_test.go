@@ -38,6 +38,17 @@ func TestAServiceThatStopsIsNotReady(t *testing.T) {
 	must(t, receive(t, ended))
 }
 
+// A group whose name is too long is a fault like any other.
+func TestAGroupsNameMayBeTooLong(t *testing.T) {
+	t.Parallel()
+	svc := open(t, "orders", newDB(t), host.Config{})
+	group := svc.Group(strings.Repeat("x", 120))
+	cqrs.On(group, func(context.Context, orderPlaced) error { return nil })
+	if err := svc.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "127") {
+		t.Errorf("Run = %v", err)
+	}
+}
+
 // However long Grace is, requests have it.
 func TestGraceMayBeForEver(t *testing.T) {
 	t.Parallel()
