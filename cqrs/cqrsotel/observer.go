@@ -39,7 +39,7 @@ func links(batch []*cqrs.Delivery) []trace.Link {
 	for _, d := range batch {
 		if from := remote(d.Envelope); from.IsValid() {
 			all = append(all, trace.Link{
-				SpanContext: from, Attributes: []attribute.KeyValue{keyMessage.String(d.Envelope.ID)},
+				SpanContext: from, Attributes: []attribute.KeyValue{text(keyMessage, d.Envelope.ID)},
 			})
 		}
 	}
@@ -57,8 +57,8 @@ func (t *Telemetry) Handle(ctx context.Context, group string, ds []*cqrs.Deliver
 	options := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithAttributes(t.system, keyGroup.String(group), keyOperation.String("process"),
-			keyOperationIs.String("process"), keyDestination.String(first.Topic),
-			keyType.String(first.Envelope.Type)),
+			keyOperationIs.String("process"), text(keyDestination, first.Topic),
+			text(keyType, first.Envelope.Type)),
 	}
 	if len(ds) == 1 {
 		if from := remote(first.Envelope); from.IsValid() {
@@ -81,9 +81,9 @@ func (t *Telemetry) Handle(ctx context.Context, group string, ds []*cqrs.Deliver
 
 // about is what a span says of one message.
 func about(d *cqrs.Delivery) []attribute.KeyValue {
-	attrs := []attribute.KeyValue{keyMessage.String(d.Envelope.ID), keySize.Int(len(d.Payload))}
+	attrs := []attribute.KeyValue{text(keyMessage, d.Envelope.ID), keySize.Int(len(d.Payload))}
 	if d.Envelope.Correlation != "" {
-		attrs = append(attrs, keyConversation.String(d.Envelope.Correlation))
+		attrs = append(attrs, text(keyConversation, d.Envelope.Correlation))
 	}
 	if d.Envelope.Attempt > 0 {
 		attrs = append(attrs, keyAttempt.Int(d.Envelope.Attempt))

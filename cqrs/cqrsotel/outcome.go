@@ -67,10 +67,10 @@ func end(span trace.Span, err error) {
 	if span.IsRecording() {
 		span.SetAttributes(outcome(err)...)
 		if no := cqrs.AsRejection(err); no != nil {
-			span.SetAttributes(keyCode.String(no.Code))
+			span.SetAttributes(text(keyCode, no.Code))
 		}
 		if outcomeOf(err) == failed {
-			span.SetStatus(codes.Error, err.Error())
+			span.SetStatus(codes.Error, valid(err.Error()))
 		}
 	}
 	span.End()

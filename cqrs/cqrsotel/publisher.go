@@ -54,8 +54,8 @@ func (p *publisher) start(topic string, m *message.Message) trace.Span {
 	ctx, span := p.t.tracer.Start(m.Context(), "send "+bounded(topic), trace.WithSpanKind(trace.SpanKindProducer))
 	if span.IsRecording() {
 		span.SetAttributes(p.t.system, keyOperation.String("send"), keyOperationIs.String("send"),
-			keyDestination.String(topic), keyMessage.String(m.UUID), keySize.Int(len(m.Payload)),
-			keyType.String(m.Metadata[cqrs.HeaderType]), keyConversation.String(m.Metadata[cqrs.HeaderCorrelation]))
+			text(keyDestination, topic), text(keyMessage, m.UUID), keySize.Int(len(m.Payload)),
+			text(keyType, m.Metadata[cqrs.HeaderType]), text(keyConversation, m.Metadata[cqrs.HeaderCorrelation]))
 	}
 	if span.SpanContext().IsValid() {
 		if m.Metadata == nil {

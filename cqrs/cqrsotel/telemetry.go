@@ -151,10 +151,16 @@ func (t *Telemetry) Watch(p *cqrs.Processor) (stop func() error, err error) {
 func bounded(topic string) string {
 	const mark = ".replies"
 	if i := strings.Index(topic, mark+"."); i >= 0 {
-		return topic[:i+len(mark)]
+		topic = topic[:i+len(mark)]
 	}
-	return topic
+	return valid(topic)
 }
+
+// valid replaces what is no UTF-8 in what foreign senders and errors say: an exporter could not send it, nor what is
+// in a batch with it.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func text(key attribute.Key, s string) attribute.KeyValue { return key.String(valid(s)) }
 
 var propagator = propagation.TraceContext{}
 

@@ -1,0 +1,62 @@
+package cqrsotel_test
+
+import (
+	"errors"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/surge-go/surge/cqrs"
+)
+
+// texts are all strings of a span.
+func texts(s sdktrace.ReadOnlySpan) []string {
+	all := []string{s.Name(), s.Status().Description}
+	add := func(attrs []attribute.KeyValue) {
+		for _, kv := range attrs {
+			all = append(all, kv.Value.String())
+		}
+	}
+	add(s.Attributes())
+	for _, l := range s.Links() {
+		add(l.Attributes)
+	}
+	return all
+}
+
+// What foreign senders and errors say need not be UTF-8. An exporter could not send such a span, and lost the others of
+// its batch too.
+func TestSpansAreUTF8(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const bad = "a\xffb"
+	ds := make([]*cqrs.Delivery, 2)
+	for i := range ds {
+		ds[i] = &cqrs.Delivery{Topic: bad, Envelope: cqrs.Envelope{
+			ID: bad, Type: bad, Correlation: bad, TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		}}
+	}
+	_, ended := r.t.Batch(t.Context(), "orders", ds)
+	ended(errors.New(bad))
+	for _, n := range []int{1, 2} {
+		_, ended = r.t.Handle(t.Context(), "orders", ds[:n])
+		ended(cqrs.Reject(bad, nil))
+	}
+	m := message.NewMessage(bad, nil)
+	m.Metadata.Set(cqrs.HeaderType, bad)
+	m.Metadata.Set(cqrs.HeaderCorrelation, bad)
+	must(t, r.t.Publisher(discard{}).Publish(bad, m))
+	if spans := r.spans.Ended(); len(spans) != 4 {
+		t.Fatalf("%d spans", len(spans))
+	}
+	for _, s := range r.spans.Ended() {
+		for _, text := range texts(s) {
+			if !utf8.ValidString(text) {
+				t.Errorf("%q has %q", s.Name(), text)
+			}
+		}
+	}
+}
