@@ -40,14 +40,21 @@ func outcomeOf(err error) string {
 	return failed
 }
 
-// errorType is a class of errors: few, whatever their texts.
+// errorType is a class of errors: few, whatever their texts. Of several the first counts.
 func errorType(err error) string {
-	for name, is := range map[string]error{
-		"panic": cqrs.ErrPanic, "timeout": context.DeadlineExceeded, "undecodable": cqrs.ErrUndecodable,
-		"unknown_type": cqrs.ErrUnknownType, "no_handler": cqrs.ErrNoHandler, "lease_lost": cqrs.ErrLeaseLost,
+	for _, class := range []struct {
+		name string
+		is   error
+	}{
+		{"panic", cqrs.ErrPanic},
+		{"timeout", context.DeadlineExceeded},
+		{"undecodable", cqrs.ErrUndecodable},
+		{"unknown_type", cqrs.ErrUnknownType},
+		{"no_handler", cqrs.ErrNoHandler},
+		{"lease_lost", cqrs.ErrLeaseLost},
 	} {
-		if errors.Is(err, is) {
-			return name
+		if errors.Is(err, class.is) {
+			return class.name
 		}
 	}
 	return other

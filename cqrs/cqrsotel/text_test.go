@@ -2,6 +2,7 @@ package cqrsotel_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"unicode/utf8"
 
@@ -58,5 +59,19 @@ func TestSpansAreUTF8(t *testing.T) {
 				t.Errorf("%q has %q", s.Name(), text)
 			}
 		}
+	}
+}
+
+// An error that is of several classes always has the same one.
+func TestErrorTypesAreStable(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	err := fmt.Errorf("%w: %w: %w", cqrs.ErrNoHandler, cqrs.ErrUndecodable, cqrs.ErrPanic)
+	for range 50 {
+		_, ended := r.t.Execute(t.Context(), "orders", place{})
+		ended(err)
+	}
+	if n := len(r.metrics()); n != 1 {
+		t.Errorf("%d series: %v", n, r.metrics())
 	}
 }
