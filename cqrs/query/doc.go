@@ -24,8 +24,9 @@
 //
 // # What is guaranteed
 //
-// The handler runs at most once per Ask, on the caller's goroutine and context, and its error
-// comes back as it is, so errors.Is and errors.As work.
+// The handler runs once per Ask, or as often as a behavior calls it, on the caller's goroutine and
+// context unless a behavior chooses others, and its error comes back as it is, so errors.Is and
+// errors.As work.
 //
 // # What is not
 //
@@ -36,5 +37,6 @@
 //
 //	no handler for the query          [cqrs.ErrNoHandler], naming its type
 //	two handlers for one query        [Mux.Validate] reports it, and so does every Ask of that type
+//	a behavior is nil                 [Mux.Validate] reports it, and so does every Ask
 //	a behavior does not call next     [ErrUnanswered], unless it returned an error
 package query

@@ -32,6 +32,8 @@ type Request[R any] interface{ AnswerType() R }
 type Mux struct {
 	behaviors []cqrs.Behavior
 
+	fault error
+
 	mu       sync.RWMutex
 	handlers map[reflect.Type]any
 	faults   map[reflect.Type]error
@@ -39,18 +41,24 @@ type Mux struct {
 
 // NewMux makes a Mux whose handlers are wrapped by behaviors, outermost first.
 func NewMux(behaviors ...cqrs.Behavior) *Mux {
-	return &Mux{
+	m := &Mux{
 		behaviors: append([]cqrs.Behavior(nil), behaviors...),
 		handlers:  map[reflect.Type]any{},
 		faults:    map[reflect.Type]error{},
 	}
+	for i, b := range behaviors {
+		if b == nil {
+			m.fault = errors.Join(m.fault, fmt.Errorf("query: behavior %d is nil", i+1))
+		}
+	}
+	return m
 }
 
-// Validate joins the faults of all registrations: nil handlers and second handlers of a query.
+// Validate joins the faults of all registrations: nil behaviors, nil handlers and second handlers of a query.
 func (m *Mux) Validate() error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	var errs []error
+	errs := []error{m.fault}
 	for _, err := range m.faults {
 		errs = append(errs, err)
 	}
@@ -115,7 +123,7 @@ func find[R any](m *Mux, q Request[R]) (func(context.Context, Request[R]) (R, er
 	t := reflect.TypeOf(q)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if err := m.faults[t]; err != nil {
+	if err := errors.Join(m.fault, m.faults[t]); err != nil {
 		return nil, err
 	}
 	h, ok := m.handlers[t].(func(context.Context, Request[R]) (R, error))

@@ -156,3 +156,16 @@ func TestAskAllocates(t *testing.T) {
 		t.Errorf("Ask without behaviors allocates %v times", n)
 	}
 }
+
+// A behavior that is nil is a fault like a handler that is.
+func TestANilBehaviorIsAFault(t *testing.T) {
+	t.Parallel()
+	pass := func(ctx context.Context, _ *cqrs.Delivery, next func(context.Context) error) error { return next(ctx) }
+	m := reads(pass, nil)
+	_, err := query.Ask(t.Context(), m, countOrders{})
+	for _, err := range []error{m.Validate(), err} {
+		if err == nil || !strings.Contains(err.Error(), "behavior 2 is nil") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
