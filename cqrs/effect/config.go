@@ -46,7 +46,8 @@ type Config struct {
 	// Attempts is the number of calls that count after which an intent is parked. 0 means as many as fit
 	// into [Effect.Keep].
 	Attempts int
-	// MinBackoff and MaxBackoff bound the wait before a call is repeated. 0 means 100 ms and 1 min.
+	// MinBackoff and MaxBackoff bound the wait before a call is repeated. 0 means 100 ms and 1 min. An error with a
+	// RetryAfter() time.Duration may ask for a longer one, up to the end of [Effect.Keep].
 	MinBackoff, MaxBackoff time.Duration
 	// Outcome reads an error, for instance through resilience.OutcomeOf. nil takes a [cqrs.Rejection] for
 	// Failed, what wraps [cqrs.ErrNotExecuted] for NotExecuted, and anything else for InDoubt. So is what it panics at.

@@ -308,7 +308,38 @@ func TestRule12_OneCallProbesAfterThePause(t *testing.T) {
 	})
 }
 
-// One RetryAfter without measure stops an effect: nothing is called, nothing is parked when its Keep is over.
+// away is an error with a RetryAfter beyond all measure.
+type away struct{ error }
+
+func (away) RetryAfter() time.Duration { return 10 * 365 * 24 * time.Hour }
+func (a away) Unwrap() error           { return a.error }
+
+// However long a provider wants to be left alone, an intent is parked when its Keep is over, and the next one is tried.
+func TestNoRetryAfterOutlastsKeep(t *testing.T) {
+	t.Parallel()
+	for _, cause := range []error{cqrs.ErrNotExecuted, errors.New("in doubt")} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.provider.before = func(n int, _ string) error {
+					if n == 1 {
+						return away{cause}
+					}
+					return nil
+				}
+				h, stop := w.start(effect.Config{}, w.effect())
+				defer stop()
+				w.must(w.send(h, "1", 5))
+				time.Sleep(24*time.Hour + time.Minute)
+				w.wantState(0, 1)
+				w.must(w.send(h, "2", 5))
+				w.wantReply("2", "{ref-key-2} <nil>")
+			})
+		})
+	}
+}
+
 type nilErr struct{ msg string }
 
 func (e *nilErr) Error() string { return e.msg }

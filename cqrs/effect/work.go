@@ -24,7 +24,7 @@ func (r *Runner) work(run context.Context, l *lane, rec *Record) {
 	} else {
 		s, err = r.callOnce(ctx, run, l, rec)
 	}
-	pause, refused := r.refused(err)
+	pause, refused := r.refused(rec, err)
 	r.called(l, rec, refused, pause)
 	if refused {
 		return
@@ -85,7 +85,7 @@ func (r *Runner) callOnce(ctx, run context.Context, l *lane, rec *Record) (*sett
 func (r *Runner) tried(rec *Record, err error) error {
 	if err != nil {
 		_ = errors.Is(err, ErrLost)
-		_, _ = r.refused(err)
+		_, _ = r.refused(rec, err)
 		_ = r.postponement(rec, err)
 	}
 	return err
@@ -110,13 +110,14 @@ func start(fn func() error) <-chan error {
 	return ended
 }
 
-// refused tells whether a call was turned away before it left, for instance by an open breaker, and for how long.
-func (r *Runner) refused(err error) (time.Duration, bool) {
+// refused tells whether a call was turned away before it left, for instance by an open breaker, and for how long: no
+// longer than the intent is kept, for then it is parked.
+func (r *Runner) refused(rec *Record, err error) (time.Duration, bool) {
 	after, ok := retryAfter(err)
 	if !ok || r.outcome(err) != NotExecuted {
 		return 0, false
 	}
-	return max(after, r.cfg.MinBackoff), true
+	return max(min(after, rec.left()), r.cfg.MinBackoff), true
 }
 
 // outcome reads an error. What cannot be read is in doubt.
@@ -204,6 +205,9 @@ func (r *Runner) postpone(ctx, run context.Context, rec *Record, cause error) {
 	}
 }
 
+// left is the time after which an intent is parked.
+func (rec *Record) left() time.Duration { return time.Until(rec.expires) + slack }
+
 // slack makes up for the distance between a timer here and the database's clock.
 const slack = 5 * time.Millisecond
 
@@ -219,7 +223,7 @@ func (r *Runner) postponement(rec *Record, cause error) Postponement {
 	p.Doubt = rec.Doubt || errors.Is(cause, errLeft) || r.outcome(cause) == InDoubt
 	p.Park = r.cfg.Attempts > 0 && p.Attempts >= r.cfg.Attempts
 	after, _ := retryAfter(cause)
-	p.Delay = max(r.backoff(p.Attempts), after)
+	p.Delay = min(max(r.backoff(p.Attempts), after), rec.left())
 	return p
 }
 
