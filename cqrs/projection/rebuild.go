@@ -81,14 +81,17 @@ func (p *Projection) Abandon(ctx context.Context, reason string) error {
 
 // abandon gives the shadow up, if it is the one of this number.
 func (p *Projection) abandon(ctx context.Context, number int64, reason string) error {
+	var retired int64
 	_, err := p.change(ctx, func(_ context.Context, m *Model) error {
+		retired = 0
 		if s := m.shadow(); s != nil && m.Live != 0 && (number == 0 || s.Number == number) {
-			m.retire(s.Number, reason)
+			retired = s.Number
+			m.retire(retired, reason)
 		}
 		return nil
 	})
 	if err == nil {
-		p.track.end()
+		p.track.end(retired)
 		poke(p.poke)
 	}
 	return err

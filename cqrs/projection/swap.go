@@ -78,7 +78,7 @@ func (r *runner) swap(ctx context.Context, shadow Generation) (swapped bool, err
 		}
 		return false, err
 	}
-	p.track.end()
+	p.track.end(shadow.Number)
 	p.log.Info("shadow is live", "generation", shadow.Number, "version", shadow.Version, "retired", old)
 	poke(p.poke)
 	return true, nil

@@ -44,10 +44,13 @@ func (t *tracker) begin(f *feeder) {
 	maps.Copy(t.ahead, t.recent)
 }
 
-func (t *tracker) end() {
+// end forgets a shadow, unless another one has taken its place.
+func (t *tracker) end(shadow int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.shadow, t.ahead, t.behind = 0, nil, nil
+	if t.shadow == shadow {
+		t.shadow, t.ahead, t.behind = 0, nil, nil
+	}
 }
 
 // enter is called before the transaction of a batch, and what it returns behind it.

@@ -1,0 +1,75 @@
+package projection_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/surge-go/surge/cqrs"
+	"github.com/surge-go/surge/cqrs/projection"
+)
+
+// A tardy unit of work answers late to those whose context has a pause in it.
+type tardy struct{ cqrs.UnitOfWork }
+
+type pauseKey struct{}
+
+type pause struct{ committed, goOn chan struct{} }
+
+func (u tardy) Do(ctx context.Context, fn func(ctx context.Context) error) error {
+	err := u.UnitOfWork.Do(ctx, fn)
+	if p, ok := ctx.Value(pauseKey{}).(pause); ok {
+		close(p.committed)
+		<-p.goOn
+	}
+	return err
+}
+
+// Another rebuild begins before who abandons the one before knows that it has: what its shadow lacks is not forgotten.
+func TestRule33_AbandonedWhileAnotherRebuildBegins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	bus, a := w.local()
+	cfg := w.config()
+	cfg.Source = projection.FromArchive(a.read)
+	p, err := projection.New("notes", w.catalog, tardy{w.work}, w.store, bus, cfg)
+	must(t, err)
+	projection.On(p, note)
+	must(t, p.Declare(t.Context()))
+	w.run(p)
+	archived := make(chan struct{})
+	a.hold = func(int) <-chan struct{} { return archived }
+	w.publish(1, 10, "a", "b")
+	_, err = p.StartRebuild(t.Context())
+	must(t, err)
+	late, abandoned := pause{make(chan struct{}), make(chan struct{})}, make(chan error, 1)
+	go func() { abandoned <- p.Abandon(context.WithValue(t.Context(), pauseKey{}, late), "another is wanted") }()
+	<-late.committed
+	_, err = p.StartRebuild(t.Context())
+	must(t, err)
+	eventually(t, "the other shadow follows", func() (bool, string) {
+		m, err := p.Model(t.Context())
+		must(t, err)
+		for _, g := range m.Generations {
+			if g.Number == 3 && g.State == projection.Following {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprintf("%+v", m)
+	})
+	close(late.goOn)
+	must(t, <-abandoned)
+	before := a.timesRead()
+	eventually(t, "the archive is read again and again", func() (bool, string) {
+		return a.timesRead() > before+3 || w.generation(p) != 1, ""
+	})
+	if got := w.generation(p); got != 1 {
+		t.Errorf("generation %d is live without what generation 1 has", got)
+	}
+	close(archived)
+	eventually(t, "the shadow is live", func() (bool, string) { return w.generation(p) == 3, "" })
+	eventually(t, "everything is archived", func() (bool, string) { return len(w.wrote(a)) == 2, "" })
+	if got, want := fmt.Sprint(w.rows(p)), fmt.Sprint(w.wrote(a)); got != want {
+		t.Errorf("%s is not %s", got, want)
+	}
+}
