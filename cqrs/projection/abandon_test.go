@@ -73,3 +73,28 @@ func TestRule33_AbandonedWhileAnotherRebuildBegins(t *testing.T) {
 		t.Errorf("%s is not %s", got, want)
 	}
 }
+
+// A rebuild that another process has abandoned is forgotten here too.
+func TestAbandonedElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	bus, a := w.local()
+	cfg := w.config()
+	cfg.Source = projection.FromArchive(a.read)
+	p, operator := w.on(bus, cfg), w.on(bus, cfg)
+	must(t, p.Declare(t.Context()))
+	w.run(p)
+	archived := make(chan struct{})
+	defer close(archived)
+	a.hold = func(int) <-chan struct{} { return archived }
+	w.publish(1, 10, "a", "b")
+	_, err := p.StartRebuild(t.Context())
+	must(t, err)
+	eventually(t, "the shadow lacks them", func() (bool, string) { return p.Tracked() == 10, fmt.Sprint(p.Tracked()) })
+	must(t, operator.Abandon(t.Context(), "no time"))
+	eventually(t, "they are forgotten", func() (bool, string) { return p.Tracked() == 0, fmt.Sprint(p.Tracked()) })
+	w.publish(1, 10, "a", "b")
+	if n := p.Tracked(); n > 0 {
+		t.Errorf("%d are remembered for nobody", n)
+	}
+}

@@ -2,3 +2,6 @@ package projection
 
 // Backoff is how long an event that cannot be applied waits.
 var Backoff = backoff
+
+// Tracked is how many messages are remembered because the live model has them and its shadow may not.
+func (p *Projection) Tracked() int64 { return p.track.size() }

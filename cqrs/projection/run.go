@@ -212,6 +212,7 @@ func (r *runner) retire(number int64, f *feeder) {
 		<-f.ended
 		f.log.Info("generation is retired")
 	}
+	r.p.track.end(number)
 	if bus, ok := r.p.bus.(forgetting); ok {
 		bus.Forget(r.p.group(number))
 	}
