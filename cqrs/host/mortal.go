@@ -30,10 +30,11 @@ func (m mortal) Publish(topic string, msgs ...*message.Message) error {
 		case <-published:
 		}
 	}()
-	err := m.Publisher.Publish(topic, msgs...)
-	close(published)
-	<-watched
-	cancel()
-	msgs[0].SetContext(old)
-	return err
+	defer func() { // also when the publisher panics
+		close(published)
+		<-watched
+		cancel()
+		msgs[0].SetContext(old)
+	}()
+	return m.Publisher.Publish(topic, msgs...)
 }

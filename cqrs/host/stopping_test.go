@@ -9,7 +9,10 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/host"
@@ -102,4 +105,36 @@ func TestPartsAreContained(t *testing.T) {
 			}
 		})
 	}
+}
+
+// panicky is a transport whose publisher panics at first.
+type panicky struct {
+	*broker
+	calls atomic.Int32
+}
+
+func (p *panicky) Publisher() message.Publisher { return panickyEnd{p} }
+
+type panickyEnd struct{ *panicky }
+
+func (p panickyEnd) Publish(topic string, msgs ...*message.Message) error {
+	if p.calls.Add(1) == 1 {
+		panic("wrong")
+	}
+	return p.broker.Publisher().Publish(topic, msgs...)
+}
+
+func (panickyEnd) Close() error { return nil }
+
+// A publisher that panics leaves nothing behind: TestMain looks for goroutines.
+func TestAPublisherThatPanicsLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	b := &panicky{broker: newBroker(func(string) {})}
+	svc := open(t, "orders", newDB(t), host.Config{Transport: b})
+	place(svc)
+	stop := run(t, svc)
+	_, err := cqrs.Execute(t.Context(), svc.Processor, placeOrder{ID: "o-1"})
+	must(t, err)
+	eventually(t, "the event leaves", func() bool { return b.published() == 1 })
+	must(t, stop())
 }
