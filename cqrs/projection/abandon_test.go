@@ -2,7 +2,10 @@ package projection_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/surge-go/surge/cqrs"
@@ -97,4 +100,49 @@ func TestAbandonedElsewhere(t *testing.T) {
 	if n := p.Tracked(); n > 0 {
 		t.Errorf("%d are remembered for nobody", n)
 	}
+}
+
+// flaky is a store that fails once, when who locks a model wants it alone.
+type flaky struct {
+	projection.Store
+	fails atomic.Bool
+}
+
+func (s *flaky) Lock(ctx context.Context, name string, exclusive bool) (projection.Model, error) {
+	if exclusive && s.fails.CompareAndSwap(true, false) {
+		return projection.Model{}, errors.New("away")
+	}
+	return s.Store.Lock(ctx, name, exclusive)
+}
+
+// A shadow that cannot be built is given up, if need be at the second try. The live model goes on.
+func TestAShadowIsGivenUpThoughTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openSQLite(t))
+	a, store := w.archived(), &flaky{Store: w.store}
+	cfg := w.config()
+	var wrong atomic.Bool
+	var once sync.Once
+	cfg.Source = projection.FromArchive(func(ctx context.Context, q projection.ArchiveQuery) archiveSeq {
+		if !wrong.Load() {
+			return a.read(ctx, q)
+		}
+		return func(yield func(projection.Archived, error) bool) {
+			once.Do(func() { store.fails.Store(true) })
+			yield(projection.Archived{Position: q.After}, nil)
+		}
+	})
+	p, err := projection.New("notes", w.catalog, w.work, store, w.bus, cfg)
+	must(t, err)
+	projection.On(p, note)
+	r := w.run(p)
+	w.publish(1, 10, "a", "b")
+	w.level(p)
+	wrong.Store(true)
+	if err := p.Rebuild(t.Context()); !errors.Is(err, projection.ErrAbandoned) {
+		t.Errorf("Rebuild = %v", err)
+	}
+	w.publish(11, 20, "a", "b")
+	w.level(p)
+	must(t, r.stop())
 }

@@ -235,7 +235,10 @@ func (r *runner) failed(ctx context.Context, f *feeder) error {
 		return err
 	}
 	f.log.Error("shadow is given up", "error", err)
-	return r.p.abandon(ctx, f.gen.Number, err.Error())
+	if err := r.p.abandon(ctx, f.gen.Number, err.Error()); err != nil {
+		f.log.Error("shadow cannot be given up, it is tried again", "error", err)
+	}
+	return nil
 }
 
 // dropRetired removes what queries cannot be reading any more.
