@@ -84,31 +84,52 @@ func Handle[Q Request[R], R any](m *Mux, h func(context.Context, Q) (R, error)) 
 // Ask returns the handler's answer. Errors of the handler and of behaviors come back as they are;
 // a query that nobody handles gives [cqrs.ErrNoHandler].
 func Ask[R any](ctx context.Context, m *Mux, q Request[R]) (R, error) {
-	var answer R
+	var none R
 	h, err := find[R](m, q)
 	if err != nil {
-		return answer, err
+		return none, err
 	}
 	if len(m.behaviors) == 0 {
 		return h(ctx, q)
 	}
-	answered := false
+	var got answers[R]
 	run := func(ctx context.Context) error {
-		var err error
-		answer, err = h(ctx, q)
-		answered = true
+		a, err := h(ctx, q)
+		got.note(a, err)
 		return err
 	}
 	d := &cqrs.Delivery{Message: q}
 	d.Envelope.Type = fmt.Sprintf("%T", q)
 	if err := m.wrap(d, run)(ctx); err != nil {
-		var zero R
-		return zero, err
+		return none, err
 	}
-	if !answered {
-		return answer, fmt.Errorf("%w: %T", ErrUnanswered, q)
+	answer, ok := got.best()
+	if !ok {
+		return none, fmt.Errorf("%w: %T", ErrUnanswered, q)
 	}
 	return answer, nil
+}
+
+// answers keeps the last answer of a handler that behaviors may call more than once, at the same time too, and prefers
+// one that came without an error.
+type answers[R any] struct {
+	mu         sync.Mutex
+	last       R
+	some, good bool
+}
+
+func (a *answers[R]) note(answer R, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil || !a.good {
+		a.last, a.some, a.good = answer, true, err == nil
+	}
+}
+
+func (a *answers[R]) best() (answer R, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last, a.some
 }
 
 func (m *Mux) wrap(d *cqrs.Delivery, run func(context.Context) error) func(context.Context) error {

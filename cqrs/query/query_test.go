@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/surge-go/surge/cqrs"
@@ -168,4 +169,36 @@ func TestANilBehaviorIsAFault(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// A behavior may ask twice, at once too, and go on with the first answer that comes: what the other call comes to is
+// neither the answer nor a race.
+func TestABehaviorMayHedge(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	late := make(chan struct{})
+	hedge := func(ctx context.Context, _ *cqrs.Delivery, next func(context.Context) error) error {
+		_ = next(ctx)
+		failed := make(chan struct{})
+		go func() {
+			defer close(late)
+			_ = next(ctx) // fails
+			close(failed)
+			_ = next(ctx) // is too late
+		}()
+		<-failed
+		return nil
+	}
+	m := query.NewMux(hedge)
+	query.Handle(m, func(context.Context, getOrder) (view, error) {
+		if n := calls.Add(1); n == 2 {
+			return view{Status: "half made"}, errNoOrder
+		}
+		return view{ID: "o-1", Status: "placed"}, nil
+	})
+	v, err := query.Ask(t.Context(), m, getOrder{ID: "o-1"})
+	if err != nil || v != (view{"o-1", "placed"}) {
+		t.Errorf("Ask = %v, %v", v, err)
+	}
+	<-late
 }
