@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -219,5 +220,18 @@ func TestNamesAndKeysThatNoStoreKeepsAreRefused(t *testing.T) {
 		}
 		w.must(w.send(h, strings.Repeat("é", 255), 5))
 		synctest.Wait()
+	})
+}
+
+// There may be no bound to speak of.
+func TestLimitsMayBeVeryLarge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		cfg := effect.Config{Concurrency: math.MaxInt, Backlog: math.MaxInt, Lease: math.MaxInt64}
+		h, stop := w.start(cfg, w.effect())
+		defer stop()
+		w.must(w.send(h, "1", 5))
+		w.wantReply("1", "{ref-key-1} <nil>")
 	})
 }

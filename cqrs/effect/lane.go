@@ -82,7 +82,7 @@ func (r *Runner) free(l *lane) bool {
 	if l.probing {
 		limit = 1
 	}
-	return !l.paused() && l.calling < limit && l.busy < settling*r.cfg.Concurrency
+	return !l.paused() && l.calling < limit && l.busy/settling < r.cfg.Concurrency
 }
 
 func (r *Runner) resume(l *lane) {

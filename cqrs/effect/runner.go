@@ -127,7 +127,9 @@ func (r *Runner) holder(name string) string {
 }
 
 // alive says whether the lease certainly holds, with r.mu held.
-func (r *Runner) alive() bool { return r.owner != "" && time.Since(r.beaten) < r.cfg.Lease*2/3 }
+func (r *Runner) alive() bool {
+	return r.owner != "" && time.Since(r.beaten) < r.cfg.Lease-r.cfg.Lease/3
+}
 
 func (r *Runner) wake() {
 	select {
