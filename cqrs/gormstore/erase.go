@@ -60,9 +60,9 @@ func (d *DeadLetters) Erase(ctx context.Context, e Erasure) (int, error) {
 func (d *DeadLetters) erase(ctx context.Context, tx *gorm.DB, where string, args []any) (int, error) {
 	type row struct{ Grp, ID, Queue string }
 	ids := map[string]map[string]bool{} // by group
-	find := func(table string) ([]row, error) {
+	find := func(table, lock string) ([]row, error) {
 		rows, err := query[row](tx, "find what to erase",
-			"SELECT grp, id, queue FROM "+table+where+" ORDER BY grp, id", args...)
+			"SELECT grp, id, queue FROM "+table+where+" ORDER BY grp, id"+lock, args...)
 		for _, r := range rows {
 			if ids[r.Grp] == nil {
 				ids[r.Grp] = map[string]bool{}
@@ -71,11 +71,13 @@ func (d *DeadLetters) erase(ctx context.Context, tx *gorm.DB, where string, args
 		}
 		return rows, err
 	}
-	parked, err := find("cqrs_parked")
-	if err != nil {
+	// A replay that is under way has ended, and parked the letter, when the letter is locked. What dies meanwhile was
+	// parked, and is found by its ID.
+	if _, err := find("cqrs_dead", locking(tx, "FOR UPDATE")); err != nil {
 		return 0, err
 	}
-	if _, err := find("cqrs_dead"); err != nil {
+	parked, err := find("cqrs_parked", "")
+	if err != nil {
 		return 0, err
 	}
 	var twins []*cqrs.Parked

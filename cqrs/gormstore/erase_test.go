@@ -76,3 +76,41 @@ func TestRule35_APersonsMessagesAreErased(t *testing.T) {
 		}
 	})
 }
+
+// A letter whose replay begins meanwhile has moved to the parked messages: it is erased there.
+func TestRule35_WhatIsReplayedMeanwhileIsErased(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		if f.db.Name() == "sqlite" {
+			t.Skip("one writer at a time")
+		}
+		d := deadLetters(t, f, gormstore.DeadLettersConfig{})
+		put(t, f, d, letter("m1"))
+		turned, commit := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- f.work.Do(t.Context(), func(ctx context.Context) error {
+				letters, err := d.Replay(ctx, grp, []string{"m1"})
+				for _, l := range letters {
+					p := []*cqrs.Parked{{Record: l.Record, Dead: true}}
+					err = errors.Join(err, gormstore.NewParking().Append(ctx, p))
+				}
+				close(turned)
+				<-commit
+				return err
+			})
+		}()
+		<-turned
+		time.AfterFunc(300*time.Millisecond, func() { close(commit) })
+		n, err := d.Erase(gormstore.By(t.Context(), "dpo", "request 7"), gormstore.Erasure{IDs: []string{"m1"}})
+		must(t, err)
+		must(t, <-done)
+		f.do(t, func(ctx context.Context) error {
+			leased, err := gormstore.NewParking().Lease(ctx, grp, 10, time.Minute)
+			if n != 1 || len(leased) > 0 {
+				t.Errorf("%d erased, and %d messages left", n, len(leased))
+			}
+			return err
+		})
+	})
+}
