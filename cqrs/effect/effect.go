@@ -70,7 +70,8 @@ func (e *Effect[C, R, I, O]) validate() error {
 
 // Handler registers an effect with r and returns the command's handler, for [cqrs.Handle] or a saga's
 // participant: it records the intent in the command's transaction and returns [cqrs.ErrDeferred]. The reply
-// is sent when the runner has settled the intent. Register every effect before r runs.
+// is sent when the runner has settled the intent. It is that of the command being handled: who calls the handler within
+// that of another command returns [cqrs.ErrDeferred] there, too. Register every effect before r runs.
 func Handler[C cqrs.Request[R], R, I, O any](r *Runner, e Effect[C, R, I, O]) func(context.Context, C) (R, error) {
 	if e.Keep == 0 {
 		e.Keep = 24 * time.Hour
@@ -82,8 +83,8 @@ func Handler[C cqrs.Request[R], R, I, O any](r *Runner, e Effect[C, R, I, O]) fu
 		if err != nil {
 			return none, err
 		}
-		rec := &Record{Name: e.Name, Key: key, Keep: e.Keep}
-		if err := rec.fill(ctx, cmd, intent); err != nil {
+		rec := &Record{Name: e.Name, Key: key, Keep: e.Keep, Envelope: r.envelope(ctx, cmd)}
+		if err := rec.fill(cmd, intent); err != nil {
 			return none, err
 		}
 		if err := r.record(ctx, rec); err != nil {
@@ -93,7 +94,7 @@ func Handler[C cqrs.Request[R], R, I, O any](r *Runner, e Effect[C, R, I, O]) fu
 	}
 }
 
-func (rec *Record) fill(ctx context.Context, cmd, intent any) (err error) {
+func (rec *Record) fill(cmd, intent any) (err error) {
 	if err := storable(rec.Key, maxKey); err != nil {
 		return fmt.Errorf("effect: %s: the key that Intent returned %w", rec.Name, err)
 	}
@@ -102,7 +103,6 @@ func (rec *Record) fill(ctx context.Context, cmd, intent any) (err error) {
 		return fmt.Errorf("effect: %s: %w", rec.Name, err)
 	}
 	rec.ID = id.String()
-	rec.Envelope, _ = cqrs.EnvelopeOf(ctx)
 	if rec.Command, err = json.Marshal(cmd); err != nil {
 		return fmt.Errorf("effect: %s: encode the command: %w", rec.Name, err)
 	}

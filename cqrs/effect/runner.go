@@ -28,6 +28,8 @@ type Runner struct {
 	due   chan struct{} // something may be claimable
 	hung  atomic.Int32  // calls left behind
 
+	catalog *cqrs.Catalog // nil: there is none
+
 	mu      sync.Mutex
 	faults  []error
 	lanes   map[string]*lane
@@ -53,7 +55,9 @@ func New(p *cqrs.Processor, store Store, cfg Config) (*Runner, error) {
 	reply := func(ctx context.Context, env cqrs.Envelope, result any, err error) error {
 		return cqrs.Reply(ctx, p, env, result, err)
 	}
-	return newRunner(reply, store, cfg), nil
+	r := newRunner(reply, store, cfg)
+	r.catalog = p.Catalog()
+	return r, nil
 }
 
 func newRunner(reply func(context.Context, cqrs.Envelope, any, error) error, store Store, cfg Config) *Runner {
@@ -93,6 +97,20 @@ func (r *Runner) Validate() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return errors.Join(r.faults...)
+}
+
+// envelope is that of the command being handled. Where there is none, because cmd is executed, by the handler of an
+// event perhaps, it names cmd, so that its handler's cqrs.OnReply hears of the reply.
+func (r *Runner) envelope(ctx context.Context, cmd any) cqrs.Envelope {
+	env, _ := cqrs.EnvelopeOf(ctx)
+	if env.Kind == cqrs.KindCommand || env.Kind == "" && env.Type != "" || r.catalog == nil {
+		return env
+	}
+	if info, ok := r.catalog.Lookup(cmd); ok {
+		env.Type, env.Version, env.Kind, env.OccurredAt = info.Name, info.Version, info.Kind, time.Now()
+		env.Key = r.catalog.KeyOf(cmd)
+	}
+	return env
 }
 
 // record stores an intent and, once it is committed, starts it.
