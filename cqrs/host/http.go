@@ -43,7 +43,7 @@ func (s *server) Run(ctx context.Context) error {
 	go func() { served <- srv.Serve(ln) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("host: serve %s: %w", ln.Addr(), err)
+		return errors.Join(fmt.Errorf("host: serve %s: %w", ln.Addr(), err), stopServer(ctx, srv))
 	case <-ctx.Done():
 	}
 	err = stopServer(ctx, srv)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -137,4 +138,53 @@ func TestAPublisherThatPanicsLeavesNothingBehind(t *testing.T) {
 	must(t, err)
 	eventually(t, "the event leaves", func() bool { return b.published() == 1 })
 	must(t, stop())
+}
+
+// lame is a listener that accepts one connection and then fails, once told to.
+type lame struct {
+	net.Listener
+	accepted atomic.Int32
+	fail     chan struct{}
+}
+
+func (l *lame) Accept() (net.Conn, error) {
+	if l.accepted.Add(1) > 1 {
+		<-l.fail
+		return nil, errBoom
+	}
+	return l.Listener.Accept()
+}
+
+// A server that cannot accept any more lets the requests under way finish before it says so, and the service stops.
+func TestHTTPThatFailsLetsRequestsFinish(t *testing.T) {
+	t.Parallel()
+	svc := open(t, "orders", newDB(t), host.Config{})
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	ln, leave := &lame{Listener: inner, fail: make(chan struct{})}, make(chan struct{})
+	var finished atomic.Bool
+	svc.Add(
+		part(func(ctx context.Context) error {
+			<-ctx.Done()
+			if !finished.Load() {
+				t.Error("the service stops while a request is under way")
+			}
+			return nil
+		}),
+		host.HTTPOn(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			close(ln.fail)
+			<-leave
+			_, _ = io.WriteString(w, "done")
+			finished.Store(true)
+		})),
+	)
+	answer := make(chan string, 1)
+	go func() { answer <- fetch(t, "http://"+inner.Addr().String()) }()
+	time.AfterFunc(200*time.Millisecond, func() { close(leave) })
+	if err := svc.Run(t.Context()); !errors.Is(err, errBoom) {
+		t.Errorf("Run = %v", err)
+	}
+	if got := receive(t, answer); got != "done" {
+		t.Errorf("the request under way got %q", got)
+	}
 }
