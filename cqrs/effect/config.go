@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/surge-go/surge/cqrs"
 )
@@ -36,7 +37,7 @@ type Config struct {
 	// Owner names the runner in the store. "" means a name that nobody else has. A runner with the name of one that
 	// was killed takes its intents over at once instead of waiting until the lease has ended, so give a single
 	// instance (a service on a SQLite file) its stable name, and never run two runners with one name on one
-	// database at a time. At most 60 bytes, without #.
+	// database at a time. At most 60 bytes of UTF-8, without # and zero bytes.
 	Owner string
 	// Lease is how long the intents of a runner that has died stay untouched. 0 means 30 s. It is renewed
 	// every third of it.
@@ -71,9 +72,9 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf("effect: Config.%s is %v, it may not be negative", name, d))
 		}
 	}
-	if len(c.Owner) > maxOwner || strings.Contains(c.Owner, ownerMark) {
-		faults = append(faults, fmt.Errorf("effect: Config.Owner is %q, at most %d bytes without %s are needed",
-			c.Owner, maxOwner, ownerMark))
+	if len(c.Owner) > maxOwner || strings.ContainsAny(c.Owner, ownerMark+"\x00") || !utf8.ValidString(c.Owner) {
+		faults = append(faults, fmt.Errorf("effect: Config.Owner is %q, at most %d bytes of UTF-8 without %s and zero"+
+			" bytes are needed", c.Owner, maxOwner, ownerMark))
 	}
 	if c.Lease < 0 || c.Lease > 0 && c.Lease < minLease {
 		faults = append(faults, fmt.Errorf("effect: Config.Lease is %v, at least %v is needed", c.Lease, minLease))

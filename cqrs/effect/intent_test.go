@@ -235,3 +235,13 @@ func TestLimitsMayBeVeryLarge(t *testing.T) {
 		w.wantReply("1", "{ref-key-1} <nil>")
 	})
 }
+
+// With an owner that databases do not take no lease would ever be had.
+func TestOwnersThatNoStoreKeepsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, owner := range []string{"a\x00b", "a\xffb"} {
+		if err := (effect.Config{Owner: owner}).Validate(); err == nil || !strings.Contains(err.Error(), "Owner is") {
+			t.Errorf("Validate of the owner %q = %v", owner, err)
+		}
+	}
+}
