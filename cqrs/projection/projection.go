@@ -46,9 +46,12 @@ type Projection struct {
 func New(
 	name string, catalog *cqrs.Catalog, work cqrs.UnitOfWork, store Store, bus Bus, cfg Config,
 ) (*Projection, error) {
-	if name == "" || len(name) > maxName || catalog == nil || work == nil || store == nil || bus == nil {
-		return nil, fmt.Errorf("projection: New needs a name of up to %d bytes, a catalog, a unit of work, a store "+
-			"and a bus", maxName)
+	if name == "" || len(name) > maxName || storable(name) != name {
+		return nil, fmt.Errorf("projection: New needs a name of up to %d bytes of UTF-8 without zero bytes, got %q",
+			maxName, name)
+	}
+	if catalog == nil || work == nil || store == nil || bus == nil {
+		return nil, errors.New("projection: New needs a catalog, a unit of work, a store and a bus")
 	}
 	if err := errors.Join(cfg.Validate(), catalog.Validate()); err != nil {
 		return nil, err

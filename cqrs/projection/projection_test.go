@@ -331,4 +331,9 @@ func TestConfig(t *testing.T) {
 	if _, err := projection.New("", nil, nil, nil, nil, w.config()); err == nil {
 		t.Error("New takes nothing")
 	}
+	for _, name := range []string{"a\x00b", "a\xffb", strings.Repeat("x", 101)} {
+		if _, err := projection.New(name, w.catalog, w.work, w.store, w.bus, w.config()); err == nil {
+			t.Errorf("New takes the name %q", name)
+		}
+	}
 }
