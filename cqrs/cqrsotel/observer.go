@@ -24,6 +24,7 @@ func (t *Telemetry) Batch(ctx context.Context, group string, batch []*cqrs.Deliv
 	t.inFlight.Add(ctx, n, of)
 	t.batchSize.Record(ctx, n, of)
 	return ctx, func(err error) {
+		err = readable(err)
 		t.inFlight.Add(ctx, -n, of)
 		attrs := []attribute.KeyValue{g}
 		if err != nil {
@@ -72,6 +73,7 @@ func (t *Telemetry) Handle(ctx context.Context, group string, ds []*cqrs.Deliver
 	}
 	ctx, span := t.tracer.Start(ctx, "process "+bounded(first.Topic), options...)
 	return ctx, func(err error) {
+		err = readable(err)
 		attrs := append(outcome(err), t.system, keyGroup.String(group),
 			keyDestination.String(bounded(first.Topic)), keyType.String(typeOf(first)))
 		t.processing.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attrs...))
@@ -105,6 +107,7 @@ func (t *Telemetry) Execute(ctx context.Context, group string, cmd any) (context
 	name := fmt.Sprintf("%T", cmd)
 	ctx, span := t.tracer.Start(ctx, "execute "+name, trace.WithAttributes(keyGroup.String(group), keyType.String(name)))
 	return ctx, func(err error) {
+		err = readable(err)
 		attrs := append(outcome(err), keyGroup.String(group), keyType.String(name))
 		t.executing.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attrs...))
 		end(span, err)

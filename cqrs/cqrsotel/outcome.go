@@ -3,6 +3,7 @@ package cqrsotel
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -10,6 +11,20 @@ import (
 
 	"github.com/surge-go/surge/cqrs"
 )
+
+// readable returns err, or a cqrs.ErrPanic in place of one whose methods panic, as those of a typed nil do.
+func readable(err error) (same error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			same = fmt.Errorf("%w: a %T cannot be read: %v", cqrs.ErrPanic, err, v)
+		}
+	}()
+	_, _, _ = err.Error(), outcomeOf(err), errorType(err)
+	return err
+}
 
 // The values of cqrs.outcome.
 const (

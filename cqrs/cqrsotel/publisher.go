@@ -34,7 +34,8 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	for i, m := range messages {
 		spans[i] = p.start(topic, m)
 	}
-	err := p.next.Publish(topic, messages...)
+	refusal := p.next.Publish(topic, messages...)
+	err := readable(refusal)
 	for _, span := range spans {
 		end(span, err)
 	}
@@ -47,7 +48,7 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	of, ctx := metric.WithAttributes(attrs...), messages[0].Context()
 	p.t.sentMessages.Add(ctx, int64(len(messages)), of)
 	p.t.sending.Record(ctx, time.Since(start).Seconds(), of)
-	return err
+	return refusal
 }
 
 func (p *publisher) start(topic string, m *message.Message) trace.Span {

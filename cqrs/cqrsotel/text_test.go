@@ -75,3 +75,33 @@ func TestErrorTypesAreStable(t *testing.T) {
 		t.Errorf("%d series: %v", n, r.metrics())
 	}
 }
+
+// A call whose error cannot be read has failed like any other, and its span ends.
+func TestErrorsThatPanicAreErrors(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var no *cqrs.Rejection
+	d := &cqrs.Delivery{Topic: "orders.events", Message: ordered{}, Envelope: cqrs.Envelope{Type: "orders.placed"}}
+	ends := make([]func(error), 3)
+	_, ends[0] = r.t.Batch(t.Context(), "orders", []*cqrs.Delivery{d})
+	_, ends[1] = r.t.Handle(t.Context(), "orders", []*cqrs.Delivery{d})
+	_, ends[2] = r.t.Execute(t.Context(), "orders", place{})
+	for _, ended := range ends {
+		ended(no)
+	}
+	if err := r.t.Publisher(refusing{no}).Publish("orders.events", message.NewMessage("1", nil)); err == nil {
+		t.Error("the publisher's error is lost")
+	}
+	for _, s := range r.spans.Ended() {
+		r.has(s, attribute.String("error.type", "panic"))
+	}
+	if n := len(r.spans.Ended()); n != 4 {
+		t.Errorf("%d of 4 spans have ended", n)
+	}
+}
+
+// refusing is a publisher that returns an error.
+type refusing struct{ err error }
+
+func (r refusing) Publish(string, ...*message.Message) error { return r.err }
+func (refusing) Close() error                                { return nil }
