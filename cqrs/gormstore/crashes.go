@@ -108,7 +108,9 @@ func (Crashes) Purge(ctx context.Context, age time.Duration, limit int) (int, er
 	if err != nil {
 		return 0, err
 	}
-	n, err := exec(tx, "purge what has begun", "DELETE FROM cqrs_begun WHERE (grp,id) IN (SELECT grp,id FROM"+
-		" (SELECT grp,id FROM cqrs_begun WHERE at<"+nowOn(tx)+"-? ORDER BY at LIMIT ?) old)", age.Microseconds(), limit)
+	// PostgreSQL checks what has changed meanwhile against the outer condition alone.
+	old, micros := "at<"+nowOn(tx)+"-?", age.Microseconds()
+	n, err := exec(tx, "purge what has begun", "DELETE FROM cqrs_begun WHERE "+old+" AND (grp,id) IN (SELECT grp,id"+
+		" FROM (SELECT grp,id FROM cqrs_begun WHERE "+old+" ORDER BY at LIMIT ?) old)", micros, micros, limit)
 	return int(n), err
 }

@@ -63,3 +63,37 @@ func TestRule05_PurgeLeavesAReplayAlone(t *testing.T) {
 		}
 	})
 }
+
+// A message that begins again while others are purged is remembered: it may kill this process too.
+func TestRule06_PurgeLeavesAloneWhatBeginsAgain(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, f *fixture) {
+		if f.db.Name() == "sqlite" {
+			t.Skip("one writer at a time")
+		}
+		c, ids := gormstore.Crashes{}, []string{"m1"}
+		f.do(t, func(ctx context.Context) error { return c.Begin(ctx, grp, ids) })
+		must(t, f.db.Exec("UPDATE cqrs_begun SET at=at-?", (2*time.Hour).Microseconds()).Error)
+		begun, commit := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- f.work.Do(t.Context(), func(ctx context.Context) error {
+				err := c.Begin(ctx, grp, ids)
+				close(begun)
+				<-commit
+				return err
+			})
+		}()
+		<-begun
+		time.AfterFunc(300*time.Millisecond, func() { close(commit) })
+		f.do(t, func(ctx context.Context) error { _, err := c.Purge(ctx, time.Hour, 10); return err })
+		must(t, <-done)
+		f.do(t, func(ctx context.Context) error {
+			n, err := c.Begun(ctx, grp, ids)
+			if err == nil && n[0] != 2 {
+				t.Errorf("it has begun %d times, want 2", n[0])
+			}
+			return err
+		})
+	})
+}
