@@ -154,7 +154,7 @@ func (s *sending) send(ctx context.Context) (*http.Response, error) {
 		sent.cancel(nil)
 		err = sent.explain(ctx, err)
 	} else {
-		answer.Body = endWith(answer.Body, sent.end)
+		answer.Body = endWith(answer.Body, sent)
 		err = statusError(answer)
 	}
 	if !headersIn && answer != nil {
@@ -219,24 +219,45 @@ func (t *trip) end() {
 // explain says what an error of the base means.
 func (t *trip) explain(ctx context.Context, err error) error {
 	t.release()
-	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
-		err = fmt.Errorf("%w: %w", ended, err)
-	}
+	err = endedBy(ctx, err)
 	if t.dialing.Load() && !t.connected.Load() {
 		return WithOutcome(err, NotExecuted)
 	}
 	return err
 }
 
+// endedBy says of an error that ctx has ended. The try's own context is canceled also when the time was up, and some
+// bases, HTTP/2 among them, tell that instead of the cause: it is hidden, as it would pass for the caller's doing.
+func endedBy(ctx context.Context, err error) error {
+	ended := ctx.Err()
+	switch {
+	case ended == nil || errors.Is(err, ended):
+		return err
+	case errors.Is(err, context.Canceled):
+		return WithOutcome(fmt.Errorf("%w: %v", ended, err), OutcomeOf(err))
+	default:
+		return fmt.Errorf("%w: %w", ended, err)
+	}
+}
+
 // body ends its try's context when it is closed.
 type body struct {
 	io.ReadCloser
-	end func()
+	trip *trip
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, context.Canceled) {
+		err = endedBy(b.trip.caller, err)
+	}
+	return n, err
 }
 
 // Close implements io.Closer.
 func (b *body) Close() error {
-	defer b.end()
+	defer b.trip.end()
 	return b.ReadCloser.Close()
 }
 
@@ -246,11 +267,11 @@ type writableBody struct {
 	io.Writer
 }
 
-func endWith(b io.ReadCloser, end func()) io.ReadCloser {
+func endWith(b io.ReadCloser, t *trip) io.ReadCloser {
 	if w, ok := b.(io.Writer); ok {
-		return &writableBody{body: body{ReadCloser: b, end: end}, Writer: w}
+		return &writableBody{body: body{ReadCloser: b, trip: t}, Writer: w}
 	}
-	return &body{ReadCloser: b, end: end}
+	return &body{ReadCloser: b, trip: t}
 }
 
 // drainLimit is how much of a body is worth reading to use its connection again.
