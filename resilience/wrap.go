@@ -11,6 +11,9 @@ var errNilFunction = errors.New("the function is nil")
 // again after next has returned. name is for people. A copy of the pipeline shares wrap, and so what wrap
 // closes over; it must be safe for concurrent use.
 //
+// What must not be repeated is not: in a [Transport]'s call of a request that may be sent only once, and in a
+// [Handler]'s, a further next runs nothing and returns what the first did.
+//
 // A wrap that does not call next and returns an error leaves the call unexecuted. It says so by [WithOutcome]
 // or by a [*RejectedError] of its own; else the outcome is in doubt.
 func Wrap(name string, wrap func(ctx context.Context, next func(context.Context) error) error) Policy {
@@ -34,11 +37,16 @@ func (w *wrapper) check() error {
 
 func (w *wrapper) run(ctx context.Context, c *call, i int) error {
 	ran := false
+	var last error
 	return w.wrap(ctx, func(ctx context.Context) error {
+		if ran && c.once {
+			return last
+		}
 		if ran {
 			c.leaf.reset()
 		}
-		ran = true
-		return c.next(ctx, i)
+		ran, last = true, errPanicked
+		last = c.next(ctx, i)
+		return last
 	})
 }
