@@ -51,7 +51,8 @@ type Transport struct {
 // NewTransport sends requests through p, or what cfg.Pick makes of it.
 //
 // For the policies, answers of 5xx, 408 and 429 are failures with the wait that their Retry-After asks for;
-// the caller still gets the last of them as a response, as from any http.RoundTripper. Retry and hedge apply
+// the caller still gets the last of them as a response, as from any http.RoundTripper. Another answer that a policy of
+// one's own, or chaos, fails is drained and closed, and the caller gets the error. Retry and hedge apply
 // to GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and to POST and PATCH with an Idempotency-Key, provided that
 // the body can be sent again (none, or GetBody is set, as http.NewRequest does for the usual readers). Others
 // are sent once. What a try got is drained and closed before the next.
@@ -77,6 +78,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	err := f.start(r.Context(), p)
 	if !s.used.Load() {
 		closeBody(r)
+	}
+	if f.value != nil && err != nil && statusError(f.value) == nil {
+		drain(f.value) // a policy has failed the call in spite of its answer
+		f.value = nil
 	}
 	if f.value != nil {
 		f.value.Request = r.WithContext(context.WithValue(r.Context(), earlierKey{}, s.worst()))

@@ -2,6 +2,7 @@ package resilience_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -57,5 +58,33 @@ func TestHandlerServesOnceWhatAWrapRepeats(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 	if served != 1 {
 		t.Errorf("served %d times", served)
+	}
+}
+
+var errRefused = errors.New("refused")
+
+// A policy of one's own that fails a call fails the request too: the answer that it did not want is given up.
+func TestTransportHeedsAWrapThatRefusesTheAnswer(t *testing.T) {
+	t.Parallel()
+	strict := resilience.Wrap("strict", func(ctx context.Context, next func(context.Context) error) error {
+		if err := next(ctx); err != nil {
+			return err
+		}
+		return errRefused
+	})
+	var got *tracked
+	code := http.StatusOK
+	tr := resilience.NewTransport(pipeline(t, strict), resilience.TransportConfig{
+		Base: roundTrip(func(r *http.Request) (a *http.Response, _ error) {
+			a, got = answer(r, code)
+			return a, nil
+		}),
+	})
+	if a, err := tr.RoundTrip(request(t, "GET", "")); a != nil || !errors.Is(err, errRefused) || !got.closed {
+		t.Errorf("got %v, %v; closed: %v", a, err, got.closed)
+	}
+	code = http.StatusServiceUnavailable
+	if a, err := tr.RoundTrip(request(t, "GET", "")); err != nil || a.StatusCode != code || got.closed {
+		t.Errorf("got %v, %v; closed: %v", a, err, got.closed)
 	}
 }
