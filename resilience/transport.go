@@ -273,6 +273,9 @@ type writableBody struct {
 }
 
 func endWith(b io.ReadCloser, t *trip) io.ReadCloser {
+	if b == nil { // http.Client takes that for an empty one
+		b = http.NoBody
+	}
 	if w, ok := b.(io.Writer); ok {
 		return &writableBody{body: body{ReadCloser: b, trip: t}, Writer: w}
 	}

@@ -79,3 +79,22 @@ func TestTransportBodyTellsWhatEndedIt(t *testing.T) {
 		}
 	})
 }
+
+// A base may leave the body of an empty answer out, as http.Client allows.
+func TestTransportTakesAnswersWithoutBody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		codes := []int{http.StatusServiceUnavailable, http.StatusNoContent}
+		a, err := retrying(t, request(t, "GET", ""), func(*http.Request) (*http.Response, error) {
+			code := codes[0]
+			codes = codes[1:]
+			return &http.Response{StatusCode: code}, nil
+		})
+		if err != nil || a.StatusCode != http.StatusNoContent {
+			t.Fatalf("got %v, %v", a, err)
+		}
+		if rest, err := io.ReadAll(a.Body); err != nil || len(rest) > 0 || a.Body.Close() != nil {
+			t.Errorf("read %q, %v", rest, err)
+		}
+	})
+}
