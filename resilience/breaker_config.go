@@ -66,7 +66,7 @@ func (c BreakerConfig) withDefaults() BreakerConfig {
 func (c BreakerConfig) Validate() error {
 	c = c.withDefaults()
 	var faults []error
-	if c.FailureRatio > 1 {
+	if !(c.FailureRatio <= 1) { // NaN is out of range too
 		faults = append(faults, fmt.Errorf("field FailureRatio is %v, must be at most 1", c.FailureRatio))
 	}
 	if c.MinCalls < 1 {

@@ -1,6 +1,9 @@
 package resilience
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // budget is a token bucket that calls fill and repeats empty, so that repeats stay a share of the traffic
 // however many callers fail at once. Tokens are counted in thousandths. Safe for concurrent use.
@@ -15,7 +18,7 @@ const budgetBurst = 10 * tokenUnit
 const tokenUnit = 1000
 
 func newBudget(perCall float64) *budget {
-	b := &budget{perCall: int64(perCall * tokenUnit)}
+	b := &budget{perCall: max(1, int64(math.Round(perCall*tokenUnit)))}
 	if perCall < 0 {
 		b.perCall = -1
 	}

@@ -46,7 +46,11 @@ func isDigits(s string) bool {
 
 // formatRetryAfter rounds up: to come back early is to be refused again.
 func formatRetryAfter(d time.Duration) string {
-	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
+	seconds := int64(d / time.Second)
+	if d%time.Second > 0 {
+		seconds++
+	}
+	return strconv.FormatInt(max(1, seconds), 10)
 }
 
 // propagate writes what is left of ctx's time and the number of the try.

@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -104,6 +105,19 @@ func TestRateLimit(t *testing.T) {
 		if err := resilience.Run(t.Context(), p, succeed); err != nil {
 			t.Errorf("after the wait: %v", err)
 		}
+	})
+}
+
+// A wait that is longer than a time.Duration can tell is told as the longest, not as none.
+func TestRateLimitThatTakesForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := pipeline(t, resilience.RateLimit(1e-12, 1))
+		_ = resilience.Run(t.Context(), p, succeed)
+		if wait := wantRefusal(t, p, "rate limit").Wait; wait != math.MaxInt64 {
+			t.Errorf("told to wait %v", wait)
+		}
+		wantShed(t, serve(t, p, ok), 429, "9223372037")
 	})
 }
 

@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -62,7 +63,14 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"min over max": {
 			[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Min: 2, Max: 1})}, "Min is 2ns",
 		},
-		"budget over 1":  {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Budget: 2})}, "Budget is 2"},
+		"budget over 1": {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Budget: 2})}, "Budget is 2"},
+		"no budget": {
+			[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Budget: math.NaN()})}, "Budget is NaN",
+		},
+		"no ratio": {
+			[]resilience.Policy{resilience.NewBreaker(resilience.BreakerConfig{FailureRatio: math.NaN()})},
+			"FailureRatio is NaN",
+		},
 		"unknown jitter": {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Jitter: 9})}, "Jitter is 9"},
 		"breaker that never opens": {
 			[]resilience.Policy{resilience.NewBreaker(resilience.BreakerConfig{FailureRatio: -1, Consecutive: -1})},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -37,6 +38,9 @@ func (r *rateLimit) run(ctx context.Context, c *call, i int) error {
 		return c.next(ctx, i)
 	}
 	missing := max(0, 1-r.limiter.TokensAt(now))
-	wait := time.Duration(missing / float64(r.limiter.Limit()) * float64(time.Second))
-	return c.reject("rate limit", "too many calls", max(wait, time.Nanosecond))
+	wait := missing / float64(r.limiter.Limit()) * float64(time.Second)
+	if wait >= math.MaxInt64 {
+		return c.reject("rate limit", "too many calls", math.MaxInt64)
+	}
+	return c.reject("rate limit", "too many calls", max(time.Duration(wait), time.Nanosecond))
 }

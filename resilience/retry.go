@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -78,7 +79,7 @@ func (c RetryConfig) Validate() error {
 	if c.Jitter != FullJitter && c.Jitter != DecorrelatedJitter {
 		faults = append(faults, fmt.Errorf("field Jitter is %d, must be FullJitter or DecorrelatedJitter", c.Jitter))
 	}
-	if c.Budget > 1 {
+	if !(c.Budget <= 1) { // NaN is out of range too
 		faults = append(faults, fmt.Errorf("field Budget is %v retries a call, must be at most 1", c.Budget))
 	}
 	return errors.Join(faults...)
@@ -186,8 +187,8 @@ type decorrelated struct{ min, max, last time.Duration }
 
 // NextBackOff implements backoff.BackOff.
 func (d *decorrelated) NextBackOff() time.Duration {
-	spread := 3*d.last - d.min
-	d.last = min(d.max, d.min+rand.N(spread+1))
+	ceiling := 3 * min(d.last, math.MaxInt64/3)
+	d.last = min(d.max, d.min+rand.N(max(0, ceiling-d.min)+1))
 	return d.last
 }
 

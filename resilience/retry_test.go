@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,43 @@ func TestRetryBudgetBoundsTheShareOfRetries(t *testing.T) {
 			t.Errorf("%d calls ran %d times, want about %d", calls, ran, most)
 		}
 	})
+}
+
+// However little a call earns, it is something.
+func TestRetryBudgetOfVeryLittle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := pipeline(t, resilience.Retry(resilience.RetryConfig{Attempts: 2, Budget: 0.0009}))
+		tries := 0
+		fail := func(context.Context) error { tries++; return errDown }
+		for range 20 {
+			_ = resilience.Run(t.Context(), p, fail)
+		}
+		for range 1000 {
+			_ = resilience.Run(t.Context(), p, succeed)
+		}
+		_ = resilience.Run(t.Context(), p, fail)
+		if tries != 20+10+2 {
+			t.Errorf("%d tries, want 32", tries)
+		}
+	})
+}
+
+// The longest times that there are make no wait negative.
+func TestRetryWaitsDoNotOverflow(t *testing.T) {
+	t.Parallel()
+	for _, jitter := range []resilience.Jitter{resilience.FullJitter, resilience.DecorrelatedJitter} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pipeline(t, resilience.Retry(resilience.RetryConfig{
+				Min: math.MaxInt64 / 4 * 3, Max: math.MaxInt64, Jitter: jitter,
+			}))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := resilience.Run(ctx, p, func(context.Context) error { return errDown }); !errors.Is(err, errDown) {
+				t.Errorf("jitter %d: %v", jitter, err)
+			}
+		})
+	}
 }
 
 func TestRetryWithoutBudgetMultiplies(t *testing.T) {
