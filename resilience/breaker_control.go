@@ -18,6 +18,9 @@ func (b *Breaker) State() State {
 // Forced reports whether [Breaker.ForceOpen] or [Breaker.ForceClosed] is in force.
 func (b *Breaker) Forced() bool { return b.mode.Load() >= modeForcedOpen }
 
+// speaks reports whether the breaker is anything but closed by itself.
+func (b *Breaker) speaks() bool { return b.mode.Load() != modeClosed }
+
 // RetryAfter returns how long the breaker goes on refusing calls; 0 means that one would pass.
 // While probes are under way it is a guess, a quarter of the cooldown at most. A breaker that was forced open
 // answers with its cooldown, as nobody knows.

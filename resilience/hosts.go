@@ -1,6 +1,9 @@
 package resilience
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // hostPipelines keeps a copy of a pipeline for each host. Safe for concurrent use.
 type hostPipelines struct {
@@ -38,12 +41,13 @@ func (h *hostPipelines) of(host string) *Pipeline {
 	return p
 }
 
-// makeRoom drops one copy, by preference one whose state says nothing.
+// makeRoom drops one copy, by preference one whose state says nothing. It tells nobody of a transition that is due: who
+// hears of it may ask for a host.
 func (h *hostPipelines) makeRoom() {
 	var victim string
 	for host, p := range h.copy {
 		victim = host
-		if p.State() == Closed {
+		if !slices.ContainsFunc(p.breakers(), (*Breaker).speaks) {
 			break
 		}
 	}

@@ -21,7 +21,7 @@ type TransportConfig struct {
 	// that a host that fails does not stop calls to the others. It must be safe for concurrent use.
 	Pick func(r *http.Request, p *Pipeline) *Pipeline
 	// MaxHosts is how many hosts get a copy of their own at the same time. 0 means 1000. Beyond that, copies
-	// with closed breakers make room, then any.
+	// with closed breakers that nobody has forced make room, then any.
 	MaxHosts int
 	// Registry lists the copies by host as well, if it is not nil.
 	Registry *Registry
