@@ -154,9 +154,7 @@ const deferredOutcome = "deferred"
 func executeInUnit[R any](ctx context.Context, p *Processor, h *handler, ex executor[R], cmd any) (R, error) {
 	inline := p.InTransaction(ctx)
 	keyed := p.cfg.Keys != nil && !inline
-	if scopeOf(ctx) == nil {
-		ctx = &scope{Context: ctx, inTx: p.cfg.UnitOfWork != nil}
-	}
+	ctx = unitScope(ctx, p.cfg.UnitOfWork != nil)
 	var none R
 	var locks []string
 	if h.locks != nil {

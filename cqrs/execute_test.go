@@ -174,6 +174,25 @@ func TestRule07_ExecuteInsideAUnitOfWorkRunsInline(t *testing.T) {
 	}
 }
 
+// A command that is executed in the name of a message, outside of a handler, is inside its own transaction all the same.
+func TestRule07_AnEnvelopeOutsideOfATransactionHidesNone(t *testing.T) {
+	t.Parallel()
+	b := newDB()
+	cfg := b.config()
+	cfg.InTransaction = nil
+	s := newService(t, b, catalog(), cfg)
+	cqrs.Handle(s.p, func(ctx context.Context, c place) (receipt, error) {
+		if env, _ := cqrs.EnvelopeOf(ctx); env.ID != "cause" {
+			t.Errorf("it is executed in the name of %q", env.ID)
+		}
+		return cqrs.Call(ctx, s.p, place{Order: c.Order})
+	})
+	ctx := cqrs.WithEnvelope(t.Context(), cqrs.Envelope{ID: "cause"})
+	if _, err := cqrs.Execute(ctx, s.p, place{}); !errors.Is(err, cqrs.ErrInTransaction) {
+		t.Errorf("Call in a handler = %v", err)
+	}
+}
+
 func TestBehaviorsWrapEveryHandlerOutermostFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -32,6 +32,18 @@ func scopeOf(ctx context.Context) *scope {
 	return s
 }
 
+// unitScope returns ctx with a scope that says, if inTx, that it is inside a unit of work.
+func unitScope(ctx context.Context, inTx bool) context.Context {
+	outer := scopeOf(ctx)
+	switch {
+	case outer == nil:
+		return &scope{Context: ctx, inTx: inTx}
+	case inTx && !outer.inTx:
+		return &scope{Context: ctx, inTx: true, env: outer.origin()}
+	}
+	return ctx
+}
+
 // origin is what messages sent in this scope refer to.
 func (s *scope) origin() *Envelope {
 	s.once.Do(func() {
