@@ -67,9 +67,15 @@ func (p *Processor) ask(ctx context.Context, cmd any) (*Delivery, error) {
 	case d := <-reply:
 		return d, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
 	case <-over:
-		return nil, fmt.Errorf("%w any more; the outcome is unknown", ErrNotRunning)
+		err = fmt.Errorf("%w any more; the outcome is unknown", ErrNotRunning)
+	}
+	select {
+	case d := <-reply: // it has come, too
+		return d, nil
+	default:
+		return nil, err
 	}
 }
 

@@ -106,6 +106,39 @@ func TestACallEndsWithTheProcessor(t *testing.T) {
 	})
 }
 
+// slowCommit is a unit of work that returns a while after the commit.
+type slowCommit struct{ *db }
+
+func (u slowCommit) Do(ctx context.Context, fn func(context.Context) error) error {
+	err := u.db.Do(ctx, fn)
+	if !inTx(ctx) {
+		time.Sleep(time.Second)
+	}
+	return err
+}
+
+// A reply that has come is the call's answer, whatever has ended meanwhile.
+func TestACallDoesNotLoseAReplyThatHasCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.UnitOfWork = slowCommit{b}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.Handle(s.p, func(_ context.Context, c place) (receipt, error) { return receipt{c.Order}, nil })
+		s.run()
+		synctest.Wait()
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+			if r, err := cqrs.Call(ctx, s.p, place{Order: "a"}); r.Order != "a" || err != nil {
+				t.Errorf("Call = %v, %v", r, err)
+			}
+			cancel()
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 // A subscription of replies that has ended by itself is replaced before the next command leaves.
 func TestACallSubscribesAgain(t *testing.T) {
 	t.Parallel()
