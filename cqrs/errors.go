@@ -43,16 +43,24 @@ type Rejection struct {
 	Err  error  // for people; only its text crosses services. May be nil
 }
 
-// Error returns the code and, if there is one, the text.
+// Error returns the code and, if there is one, the text. A nil pointer that was returned as an error is a failure.
 func (r *Rejection) Error() string {
-	if r.Err == nil {
+	switch {
+	case r == nil:
+		return "cqrs: an error that is a nil *Rejection"
+	case r.Err == nil:
 		return r.Code
 	}
 	return r.Code + ": " + r.Err.Error()
 }
 
 // Unwrap returns the text's error.
-func (r *Rejection) Unwrap() error { return r.Err }
+func (r *Rejection) Unwrap() error {
+	if r == nil {
+		return nil
+	}
+	return r.Err
+}
 
 // Reject returns a [Rejection] as an error. Every other error is transient: retried, then a dead letter.
 func Reject(code string, err error) error { return &Rejection{Code: code, Err: err} }
@@ -67,6 +75,15 @@ func AsRejection(err error) *Rejection {
 		return r
 	}
 	return nil
+}
+
+// textOfError is what is noted of an application's error. One that panics when it is asked, as a nil pointer may, does so
+// inside of fmt, which says so in the text.
+func textOfError(err error) string {
+	if text := fmt.Sprint(err); text != "<nil>" {
+		return text
+	}
+	return fmt.Sprintf("cqrs: an error that is a nil %T", err)
 }
 
 // A LaterError asks that a message be tried again after Delay. [Later] makes one.

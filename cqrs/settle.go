@@ -189,7 +189,7 @@ func (b *batch) bury(d *decisions, it *item) {
 	rec := it.record(b.p.group)
 	rec.noteFailure(it)
 	d.letters = append(d.letters, &DeadLetter{
-		Record: rec, Reason: it.err.Error(), Blocking: it.blocks, DiedAt: time.Now(),
+		Record: rec, Reason: textOfError(it.err), Blocking: it.blocks, DiedAt: time.Now(),
 	})
 	blocker := &Parked{Record: rec, Blocked: true, Dead: true}
 	switch {
@@ -213,7 +213,7 @@ func (r *Record) noteFailure(it *item) {
 	if it.counts {
 		r.Attempt++
 	}
-	text := it.err.Error()
+	text := textOfError(it.err)
 	if len(text) > maxFailure {
 		text = strings.ToValidUTF8(text[:maxFailure], "")
 	}
