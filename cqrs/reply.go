@@ -83,11 +83,15 @@ func (p *Processor) answerOf(result any, err error) (Answer, error) {
 // reply, if env asks for one. It is called inside a unit of work, once. err is nil, a [Rejection] or
 // [ErrNotExecuted]; result is the handler's R, ignored unless err is nil. A json.RawMessage is an encoded result.
 func Reply(ctx context.Context, p *Processor, env Envelope, result any, err error) error {
+	raw, encoded := result.(json.RawMessage)
+	if encoded {
+		result = nil // whatever the codec would make of it
+	}
 	a, err := p.answerOf(result, err)
 	if err != nil {
 		return err
 	}
-	if raw, ok := result.(json.RawMessage); ok && a.Outcome == OutcomeOK {
+	if encoded && a.Outcome == OutcomeOK {
 		a.Payload = raw
 	}
 	return p.SendAnswer(WithEnvelope(ctx, env), env, a)
