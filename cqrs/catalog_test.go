@@ -59,6 +59,27 @@ func TestDecodeUpcastsOlderVersions(t *testing.T) {
 	}
 }
 
+// What is older than the first upcast is not taken for the newest version, of which it has nothing.
+func TestDecodeRefusesWhatNoUpcastReaches(t *testing.T) {
+	t.Parallel()
+	c := cqrs.NewCatalog(
+		cqrs.Event[priceV3]{Name: "p.priced", Version: 3}, cqrs.Upcast("p.priced", 2, upTwo),
+		cqrs.Event[placed]{Name: "p.placed", Version: 3},
+	)
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	decode := func(name, payload string) (any, error) {
+		return c.Decode(&cqrs.Delivery{Envelope: cqrs.Envelope{Type: name, Version: 1}, Payload: []byte(payload)})
+	}
+	if v, err := decode("p.priced", `{"Price":"7"}`); !errors.Is(err, cqrs.ErrUndecodable) || v != nil {
+		t.Errorf("version 1 = %v, %v", v, err)
+	}
+	if v, err := decode("p.placed", `{"Order":"a"}`); err != nil || v != (placed{"a"}) {
+		t.Errorf("without upcasts: %v, %v", v, err)
+	}
+}
+
 func TestCatalogReportsEveryFault(t *testing.T) {
 	t.Parallel()
 	c := cqrs.NewCatalog(

@@ -16,7 +16,8 @@ type upcast struct {
 func (u *upcast) entry() any { return u }
 
 // Upcast is an entry that turns version from of the named message into the next one. Old is that version's
-// shape, New the next one's. Upcasts of a type form a chain that ends at the catalog's version.
+// shape, New the next one's. Upcasts of a type form a chain that ends at the catalog's version. What is older than the
+// chain cannot be decoded; of a type without upcasts every older version is read as the catalog's.
 func Upcast[Old, New any](name string, from int, f func(Old) (New, error)) Type {
 	return &upcast{
 		name: name, from: from,
@@ -72,6 +73,9 @@ func (e *typeEntry) read(c Codec, version int, data []byte) (any, error) {
 		return nil, fmt.Errorf("%w: %q has version %d, known is %d", ErrNewerVersion, e.Name, version, e.Version)
 	}
 	u := e.upcasts[version]
+	if u == nil && version < e.Version && len(e.upcasts) > 0 {
+		return nil, wrapDecode(e.Name, fmt.Errorf("no upcast from version %d", version))
+	}
 	if u == nil {
 		v, err := e.decode(c, data)
 		return v, wrapDecode(e.Name, err)
