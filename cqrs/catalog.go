@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -119,7 +120,11 @@ func NewCatalog(types ...Type) *Catalog {
 		byType: make(map[reflect.Type]*typeEntry, len(types)),
 	}
 	var casts []*upcast
-	for _, t := range types {
+	for i, t := range types {
+		if t == nil {
+			c.fault("entry %d is nil", i+1)
+			continue
+		}
 		switch e := t.entry().(type) {
 		case *typeEntry:
 			c.add(e)
@@ -156,11 +161,15 @@ func (c *Catalog) add(e *typeEntry) {
 // WithCodec returns the catalog with another encoding; the default is [JSON].
 func (c *Catalog) WithCodec(codec Codec) *Catalog {
 	n := *c
+	if codec == nil {
+		n.faults = append(slices.Clone(c.faults), errors.New("cqrs: catalog: the codec is nil"))
+		return &n
+	}
 	n.codec = codec
 	return &n
 }
 
-// Validate joins every fault: a missing or doubled name, a gap between upcasts.
+// Validate joins every fault: a missing or doubled name, a gap between upcasts, what is nil.
 func (c *Catalog) Validate() error { return errors.Join(c.faults...) }
 
 // Codec returns the encoding, for payloads that are no messages of the catalog, such as results.

@@ -90,7 +90,8 @@ func TestCatalogReportsEveryFault(t *testing.T) {
 		cqrs.Event[priceV3]{Name: "p.priced", Version: 4},
 		cqrs.Upcast("p.priced", 1, upOne), cqrs.Upcast("p.priced", 3, upTwo), cqrs.Upcast("p.priced", 3, upTwo),
 		cqrs.Upcast("p.priced", 4, upTwo), cqrs.Upcast("nobody", 1, upTwo),
-	)
+		nil, cqrs.Upcast[priceV2, priceV3]("p.priced", 2, nil),
+	).WithCodec(nil)
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
@@ -99,6 +100,7 @@ func TestCatalogReportsEveryFault(t *testing.T) {
 		"placed has no name", "version -1", `name "a.c" is used twice`, `listed as "a.c" and as "a.d"`,
 		`no upcast of "p.priced" from version 2`, `two upcasts of "p.priced" from version 3`,
 		`from version 4; the catalog has version 4`, `upcast of "nobody"`,
+		"entry 12 is nil", `upcast of "p.priced" from version 2 has no function`, "the codec is nil",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("fault %q is missing in:\n%v", want, err)

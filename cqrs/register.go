@@ -2,6 +2,7 @@ package cqrs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -20,6 +21,7 @@ type handler struct {
 	skipDead bool
 	timeout  time.Duration // 0: the processor's
 	onReply  []func(context.Context, Envelope, Answer) error
+	missing  bool // there is no function
 }
 
 // A HandlerOption is given when a handler is registered: [Locks], [SkipDead], [Timeout], [OnReply].
@@ -62,7 +64,7 @@ func OnReply(f func(ctx context.Context, e Envelope, a Answer) error) HandlerOpt
 // failure, which is retried ([Later]: without counting). It must not wait for the network.
 func Handle[C Request[R], R any](p *Processor, h func(context.Context, C) (R, error), o ...HandlerOption) {
 	t := reflect.TypeFor[C]()
-	n := &handler{name: t.String()}
+	n := &handler{name: t.String(), missing: h == nil}
 	n.one = func(ctx context.Context, d *Delivery) (any, error) { return h(ctx, d.Message.(C)) }
 	n.exec = single[C, R]{h: n, fn: h}
 	p.register(t, n, true, o)
@@ -74,7 +76,7 @@ func HandleBatch[C Request[R], R any](
 	p *Processor, h func(context.Context, []*Item[C, R]) error, o ...HandlerOption,
 ) {
 	t := reflect.TypeFor[C]()
-	n := &handler{name: t.String()}
+	n := &handler{name: t.String(), missing: h == nil}
 	n.many = func(ctx context.Context, ds []*Delivery, results []any) error {
 		all, items := make([]Item[C, R], len(ds)), make([]*Item[C, R], len(ds))
 		for i, d := range ds {
@@ -113,7 +115,7 @@ func (i *Item[C, R]) Fail(err error) { i.err = err }
 // undoes what the others have done, and is final for all.
 func On[M any](p *Processor, h func(context.Context, M) error, o ...HandlerOption) {
 	t := reflect.TypeFor[M]()
-	n := &handler{name: t.String()}
+	n := &handler{name: t.String(), missing: h == nil}
 	n.one = func(ctx context.Context, d *Delivery) (any, error) { return nil, h(ctx, d.Message.(M)) }
 	p.register(t, n, false, o)
 }
@@ -141,11 +143,17 @@ func (p *Processor) Consume(h func(context.Context, []*Delivery) error, from ...
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closedToRegistration("a consumer")
+	if h == nil {
+		p.faults = append(p.faults, errors.New("cqrs: a consumer without function"))
+	}
 	for _, f := range from {
 		for _, name := range f.types {
 			if p.sender.catalog.byName[name] == nil {
 				p.faults = append(p.faults, fmt.Errorf("%w: consumer of %q", ErrUnknownType, name))
 			}
+		}
+		if slices.Contains(f.topics, "") {
+			p.faults = append(p.faults, errors.New("cqrs: consumer of a topic without name"))
 		}
 		p.consumers = append(p.consumers, consumer{h: n, from: f})
 	}
@@ -160,6 +168,9 @@ func (p *Processor) register(t reflect.Type, h *handler, request bool, o []Handl
 	p.closedToRegistration(h.name)
 	e := p.sender.catalog.byType[t]
 	switch {
+	case h.missing:
+		p.faults = append(p.faults, fmt.Errorf("cqrs: the handler of %s is nil", t))
+		return
 	case e == nil && !request:
 		p.faults = append(p.faults, fmt.Errorf("%w: handler of %s", ErrUnknownType, t))
 		return

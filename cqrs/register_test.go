@@ -21,13 +21,17 @@ func TestRegistrationFaultsAreReportedTogether(t *testing.T) {
 	cqrs.On(s.p, func(context.Context, placed) error { return nil })
 	cqrs.On(s.p, func(context.Context, placed) error { return nil }) // events may have many
 	s.p.Consume(func(context.Context, []*cqrs.Delivery) error { return nil }, cqrs.FromTypes("no.such"))
+	cqrs.On[shipped](s.p, nil)
+	cqrs.HandleBatch[other, int](s.p, nil)
+	s.p.Consume(nil, cqrs.FromTopic(""))
 	err := s.p.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for _, want := range []string{
 		"two handlers of command cqrs_test.place", "handler of struct {}", "two handlers of command cqrs_test.note",
-		`consumer of "no.such"`,
+		`consumer of "no.such"`, "handler of cqrs_test.shipped is nil", "handler of cqrs_test.other is nil",
+		"a consumer without function", "consumer of a topic without name",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("fault %q is missing in:\n%v", want, err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -139,6 +140,9 @@ func (s *Sender) message(ctx context.Context, v any, k Kind, o []SendOption) (*t
 	}
 	if e.Kind != k {
 		return nil, nil, fmt.Errorf("cqrs: %q is a %s, not a %s", e.Name, e.Kind, k)
+	}
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+		return nil, nil, fmt.Errorf("cqrs: %q is a nil %T", e.Name, v)
 	}
 	if err := e.check(v); err != nil {
 		return nil, nil, err

@@ -111,6 +111,13 @@ func TestSenderRefusesWhatItMust(t *testing.T) {
 	if err := s.s.Send(t.Context(), &place{SKU: "nothing"}); cqrs.AsRejection(err) == nil {
 		t.Errorf("invalid = %v", err)
 	}
+	if err := s.s.Send(t.Context(), (*place)(nil)); err == nil || !strings.Contains(err.Error(), "nil *cqrs_test.place") {
+		t.Errorf("a nil pointer = %v", err)
+	}
+	c := cqrs.NewCatalog(cqrs.Event[*placed]{Name: "shop.placed"})
+	if err := newService(t, newDB(), c, cqrs.ProcessorConfig{}).s.Publish(t.Context(), (*placed)(nil)); err == nil {
+		t.Error("a nil pointer was published")
+	}
 }
 
 // calls counts how events reach the publisher.

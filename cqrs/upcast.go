@@ -11,6 +11,7 @@ type upcast struct {
 	old, new reflect.Type
 	decode   func(Codec, []byte) (any, error)
 	apply    func(any) (any, error)
+	missing  bool // there is no function
 }
 
 func (u *upcast) entry() any { return u }
@@ -23,7 +24,7 @@ func Upcast[Old, New any](name string, from int, f func(Old) (New, error)) Type 
 		name: name, from: from,
 		old: reflect.TypeFor[Old](), new: reflect.TypeFor[New](),
 		decode: decodeAs[Old],
-		apply:  func(v any) (any, error) { return f(v.(Old)) },
+		apply:  func(v any) (any, error) { return f(v.(Old)) }, missing: f == nil,
 	}
 }
 
@@ -31,6 +32,8 @@ func (c *Catalog) addUpcasts(casts []*upcast) {
 	for _, u := range casts {
 		e := c.byName[u.name]
 		switch {
+		case u.missing:
+			c.fault("upcast of %q from version %d has no function", u.name, u.from)
 		case e == nil:
 			c.fault("upcast of %q, which is not listed", u.name)
 		case u.from < 1 || u.from >= e.Version:
