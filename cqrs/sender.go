@@ -62,7 +62,7 @@ type outgoing struct {
 
 // At has the message delivered no earlier than t. It needs an outbox, which keeps the message until then; without one
 // the receiving [Processor] keeps it, durably if it has Parking. Other messages of its key do not wait for it: its
-// place among them is that of its time.
+// place among them is that of its time. The year is 9999 at the latest, or Send returns an error.
 func At(t time.Time) SendOption { return SendOption{func(o *outgoing) { o.at = t }} }
 
 // After is [At] d from now.
@@ -157,6 +157,9 @@ func (s *Sender) message(ctx context.Context, v any, k Kind, o []SendOption) (*t
 	}
 	if len(o) > 0 {
 		out = out.with(o)
+	}
+	if year := out.at.UTC().Year(); year > 9999 { // RFC 3339, in which the header is, has no more digits
+		return nil, nil, fmt.Errorf("cqrs: %q is to be delivered in the year %d; 9999 at the latest", e.Name, year)
 	}
 	return e, s.seal(ctx, out, payload), nil
 }

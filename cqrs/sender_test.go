@@ -118,6 +118,13 @@ func TestSenderRefusesWhatItMust(t *testing.T) {
 	if err := newService(t, newDB(), c, cqrs.ProcessorConfig{}).s.Publish(t.Context(), (*placed)(nil)); err == nil {
 		t.Error("a nil pointer was published")
 	}
+	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	if err := s.s.SendAt(t.Context(), last, note{}); err != nil {
+		t.Errorf("at the end of time: %v", err)
+	}
+	if err := s.s.SendAt(t.Context(), last.Add(time.Second), note{}); err == nil || !strings.Contains(err.Error(), "10000") {
+		t.Errorf("after the end of time: %v", err)
+	}
 }
 
 // calls counts how events reach the publisher.
