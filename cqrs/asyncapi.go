@@ -20,7 +20,10 @@ func (c *Catalog) AsyncAPI(title, version string) ([]byte, error) {
 	if title == "" || version == "" {
 		return nil, errors.New("cqrs: AsyncAPI needs a title and a version")
 	}
-	d := &document{c: c, channels: object{}, operations: object{}, messages: object{}, schemas: newSchemas()}
+	d := &document{
+		c: c, channels: object{}, operations: object{}, messages: object{},
+		ofTopic: map[string]string{}, schemas: newSchemas(),
+	}
 	for _, t := range c.Types() {
 		d.add(t)
 	}
@@ -36,14 +39,37 @@ func (c *Catalog) AsyncAPI(title, version string) ([]byte, error) {
 type document struct {
 	c                              *Catalog
 	channels, operations, messages object
+	ofTopic                        map[string]string // the names of channels
 	schemas                        *schemas
 }
 
-// replies is the channel of all replies, which has no address: it is the requester's. Names of topics do not begin so.
+// replies is the channel of all replies, which has no address: it is the requester's.
 const replies = "_replies"
 
+// channelOf names the channel of a topic.
+func (d *document) channelOf(topic string) string {
+	name, ok := d.ofTopic[topic]
+	if !ok {
+		name = componentName(topic)
+		for d.channels[name] != nil || name == replies {
+			name += "_"
+		}
+		d.ofTopic[topic] = name
+	}
+	return name
+}
+
+// messageName returns a name that no other message has.
+func (d *document) messageName(s string) string {
+	name := componentName(s)
+	for d.messages[name] != nil {
+		name += "_"
+	}
+	return name
+}
+
 func (d *document) add(t TypeInfo) {
-	name, channel := componentName(t.Name), componentName(t.Topic)
+	name, channel := d.messageName(t.Name), d.channelOf(t.Topic)
 	d.messages[name] = d.describe(t)
 	d.carry(channel, t.Topic, name)
 	op := object{
@@ -68,7 +94,7 @@ func (d *document) carry(channel string, address any, message string) {
 }
 
 func (d *document) reply(t TypeInfo, command string) object {
-	name := command + ".reply"
+	name := d.messageName(command + ".reply")
 	m := object{
 		"name":          t.Name,
 		"title":         "Reply to " + t.Name,

@@ -317,3 +317,75 @@ func TestAsyncAPIShowsKeysVersionsRepliesAndExamples(t *testing.T) {
 		t.Error("a type that goes on for ever has an example")
 	}
 }
+
+// Names that differ only in what a component's name must not have are components of their own, and so are topics.
+func TestAsyncAPIKeepsNamesApart(t *testing.T) {
+	t.Parallel()
+	doc, err := cqrs.NewCatalog(
+		cqrs.Event[placed]{Name: "a/b", Topic: "x/y"}, cqrs.Event[shipped]{Name: "a_b", Topic: "x_y"},
+		cqrs.Event[note]{Name: "c.d.reply", Topic: "x_y"}, cqrs.Command[place]{Name: "c.d", Topic: "_replies"},
+	).AsyncAPI("T", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Channels   map[string]struct{ Messages map[string]any }
+		Operations map[string]any
+		Components struct {
+			Messages map[string]struct{ Name string }
+		}
+	}
+	if err := json.Unmarshal(doc, &d); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]int{}
+	for _, m := range d.Components.Messages {
+		names[m.Name]++
+	}
+	if want := map[string]int{"a/b": 1, "a_b": 1, "c.d": 2, "c.d.reply": 1}; !maps.Equal(names, want) {
+		t.Errorf("messages %v, want %v", names, want)
+	}
+	sizes := map[string]int{}
+	for name, c := range d.Channels {
+		sizes[name] = len(c.Messages)
+	}
+	if want := map[string]int{"x_y": 1, "x_y_": 2, "_replies": 1, "_replies_": 1}; !maps.Equal(sizes, want) {
+		t.Errorf("channels %v, want %v", sizes, want)
+	}
+	if len(d.Operations) != 4 {
+		t.Errorf("operations %v, want 4", slices.Collect(maps.Keys(d.Operations)))
+	}
+}
+
+type (
+	lists []lists
+	dirs  map[string][]dirs
+)
+
+// A list of lists of itself has a schema that ends.
+func TestAsyncAPISchemasEnd(t *testing.T) {
+	t.Parallel()
+	doc, err := cqrs.NewCatalog(cqrs.Event[struct {
+		Lists, More lists
+		Dirs        dirs
+	}]{Name: "t.grown"}).AsyncAPI("T", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Components struct {
+			Messages map[string]struct {
+				Payload struct{ Properties map[string]any }
+			}
+		}
+	}
+	if err := json.Unmarshal(doc, &d); err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(d.Components.Messages["t.grown"].Payload.Properties)
+	want := "map[Dirs:map[additionalProperties:map[items:map[] type:[array null]] type:[object null]] " +
+		"Lists:map[items:map[] type:[array null]] More:map[items:map[] type:[array null]]]"
+	if got != want {
+		t.Errorf("schema %s\nwant   %s", got, want)
+	}
+}

@@ -13,9 +13,12 @@ import (
 type schemas struct {
 	defs  object
 	names map[reflect.Type]string
+	open  map[reflect.Type]bool // named slices and the like that are being described
 }
 
-func newSchemas() *schemas { return &schemas{defs: object{}, names: map[reflect.Type]string{}} }
+func newSchemas() *schemas {
+	return &schemas{defs: object{}, names: map[reflect.Type]string{}, open: map[reflect.Type]bool{}}
+}
 
 var (
 	timeType      = reflect.TypeFor[time.Time]()
@@ -53,6 +56,13 @@ func (s *schemas) filled(t reflect.Type) object {
 		return object{} // anything
 	case t.Implements(textType):
 		return object{"type": "string"}
+	}
+	if t.Name() != "" && t.Kind() != reflect.Struct {
+		if s.open[t] {
+			return object{} // a list of lists of itself, say: what is inside is not described again
+		}
+		s.open[t] = true
+		defer delete(s.open, t)
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
