@@ -122,3 +122,19 @@ func list(errs []error) string {
 func isCancelled(ctx context.Context, err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(ctx.Err(), context.Canceled)
 }
+
+// endedBy says of an error that ctx has ended. Where the time was up, a function, or HTTP/2 below a Transport, may say
+// that it was canceled: that is hidden, as it would pass for the caller's doing.
+func endedBy(ctx context.Context, err error) error {
+	ended := ctx.Err()
+	switch {
+	case ended == nil:
+		return err
+	case errors.Is(err, context.Canceled) && !errors.Is(ended, context.Canceled):
+		return WithOutcome(fmt.Errorf("%w: %v", ended, err), OutcomeOf(err)) //nolint:errorlint // it is to be hidden
+	case errors.Is(err, ended):
+		return err
+	default:
+		return fmt.Errorf("%w: %w", ended, err)
+	}
+}

@@ -11,9 +11,10 @@ import (
 // Timeout ends the context of the layers inside after d, which must be positive. Outside of a [Retry] it
 // bounds the whole call, inside of it each try.
 //
-// It cannot end a function that ignores its context. An error that comes back after the time is up is
-// wrapped in a [*TimeoutError]; a success that comes back late is a success. It costs nothing when the
-// caller's deadline is nearer anyway, and starts no timer until somebody waits for the context's end.
+// It cannot end a function that ignores its context. An error that comes back after the time is up is wrapped in a
+// [*TimeoutError], which is no cancellation, whatever the function says; a success that comes back late is a
+// success. It costs nothing when the caller's deadline is nearer anyway, and starts no timer until somebody waits for
+// the context's end.
 func Timeout(d time.Duration) Policy { return &timeout{limit: d} }
 
 type timeout struct{ limit time.Duration }
@@ -37,6 +38,9 @@ func (t *timeout) run(ctx context.Context, c *call, i int) error {
 	defer limited.end()
 	err := c.next(limited, i)
 	if err != nil && ctx.Err() == nil && !time.Now().Before(deadline) {
+		if errors.Is(err, context.Canceled) { // by the function, as its time was up
+			err = endedBy(limited, err)
+		}
 		return &TimeoutError{Limit: t.limit, Err: err}
 	}
 	return err

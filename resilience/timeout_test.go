@@ -34,6 +34,29 @@ func TestTimeoutEndsTheContext(t *testing.T) {
 	})
 }
 
+// A function may cancel what it does when its time is up, and say so: that is not the caller's cancellation.
+func TestTimeoutIsNoCancellation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := resilience.NewBreaker(resilience.BreakerConfig{Consecutive: 3})
+		p := pipeline(t, resilience.Retry(resilience.RetryConfig{}), b, resilience.Timeout(time.Second))
+		tries := 0
+		err := resilience.Run(t.Context(), p, func(ctx context.Context) error {
+			tries++
+			work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			defer context.AfterFunc(ctx, cancel)()
+			return resilience.WithOutcome(untilDone(work), resilience.NotExecuted)
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+			resilience.OutcomeOf(err) != resilience.NotExecuted {
+			t.Errorf("got %v (%v)", err, resilience.OutcomeOf(err))
+		}
+		if tries != 3 || b.State() != resilience.Open {
+			t.Errorf("%d tries, the breaker is %v", tries, b.State())
+		}
+	})
+}
+
 func TestTimeoutLeavesANearerDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

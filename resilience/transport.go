@@ -3,7 +3,6 @@ package resilience
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -229,20 +228,6 @@ func (t *trip) explain(ctx context.Context, err error) error {
 		return WithOutcome(err, NotExecuted)
 	}
 	return err
-}
-
-// endedBy says of an error that ctx has ended. The try's own context is canceled also when the time was up, and some
-// bases, HTTP/2 among them, tell that instead of the cause: it is hidden, as it would pass for the caller's doing.
-func endedBy(ctx context.Context, err error) error {
-	ended := ctx.Err()
-	switch {
-	case ended == nil || errors.Is(err, ended):
-		return err
-	case errors.Is(err, context.Canceled):
-		return WithOutcome(fmt.Errorf("%w: %v", ended, err), OutcomeOf(err))
-	default:
-		return fmt.Errorf("%w: %w", ended, err)
-	}
 }
 
 // body ends its try's context when it is closed.
