@@ -51,14 +51,30 @@ func statusError(answer *http.Response) error {
 	}
 }
 
+// earlierKey is under which an answer's request carries the worst outcome of its tries, and of those before it.
 type earlierKey struct{}
+
+// before returns what may have come of the requests that were redirected to r.
+func before(r *http.Request) Outcome {
+	if r.Response == nil || r.Response.Request == nil {
+		return OK
+	}
+	last := r.Response.Request
+	switch last.Method {
+	case r.Method, "", http.MethodGet, http.MethodHead:
+		earlier, _ := last.Context().Value(earlierKey{}).(Outcome)
+		return earlier
+	default:
+		return InDoubt // a POST, say, that is followed by a GET, may have had its effect
+	}
+}
 
 // HTTPOutcome reports what became of a request that was sent through a [Transport], from what http.Client.Do
 // or Transport.RoundTrip returned: the worst of its tries, as [OutcomeOf] does for errors. An answer below
 // 400 is [OK], whatever the tries before it were. Other answers below 500 are [Failed], but 408 and 429 are
 // [InDoubt] unless a [Handler] shed the request, and so is 409 to a request with an Idempotency-Key, which may
 // mean that the request is still under way. All of them are InDoubt if an earlier try was, because that one may
-// still have its effect.
+// still have its effect, and after a redirect that turned a POST or the like into a GET.
 func HTTPOutcome(answer *http.Response, err error) Outcome {
 	if err != nil || answer == nil {
 		return OutcomeOf(err)

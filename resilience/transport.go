@@ -82,9 +82,13 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		drain(f.value) // a policy has failed the call in spite of its answer
 		f.value = nil
 	}
+	earlier := before(r)
 	if f.value != nil {
-		f.value.Request = r.WithContext(context.WithValue(r.Context(), earlierKey{}, s.worst()))
+		f.value.Request = r.WithContext(context.WithValue(r.Context(), earlierKey{}, max(earlier, s.worst())))
 		return f.value, nil
+	}
+	if earlier > OutcomeOf(err) {
+		err = WithOutcome(err, earlier)
 	}
 	return nil, err
 }
