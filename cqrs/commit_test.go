@@ -158,18 +158,29 @@ func TestOnReplySeesExecutionsToo(t *testing.T) {
 				cfg.Keys = &keys{db: b, stored: map[string][]byte{}}
 			}
 			s := newService(t, b, catalog(), cfg)
-			cqrs.Handle(s.p, func(_ context.Context, c place) (receipt, error) {
+			cqrs.Handle(s.p, func(ctx context.Context, c place) (receipt, error) {
+				b.add(ctx, "handled", 1)
 				if c.Fail != "" {
 					return receipt{}, cqrs.Reject("no", nil)
 				}
 				return receipt{c.Order}, nil
-			}, cqrs.OnReply(func(_ context.Context, e cqrs.Envelope, a cqrs.Answer) error {
+			}, cqrs.OnReply(func(ctx context.Context, e cqrs.Envelope, a cqrs.Answer) error {
+				if a.Rejection != nil {
+					b.add(ctx, "refused", 1)
+				}
 				j.add(fmt.Sprintf("%s %s %s %s", e.Type, e.Key, a.Outcome, a.Payload))
 				return nil
 			}))
 			_, _ = cqrs.Execute(t.Context(), s.p, place{Order: "o-1"})
-			if got, want := j.String(), `shop.place o-1 ok {"Order":"o-1"}`; got != want {
+			_, err := cqrs.Execute(t.Context(), s.p, place{Order: "o-2", Fail: "x"})
+			if no := cqrs.AsRejection(err); no == nil || no.Code != "no" {
+				t.Errorf("refusal = %v", err)
+			}
+			if got, want := j.String(), `shop.place o-1 ok {"Order":"o-1"} shop.place o-2 rejected `; got != want {
 				t.Errorf("hooks saw %q, want %q", got, want)
+			}
+			if b.row("refused") != 1 || b.row("handled") != 1 {
+				t.Errorf("%d and %d writes, want those of the hook and of what was not refused", b.row("refused"), b.row("handled"))
 			}
 			if len(b.sentTo("")) != 0 {
 				t.Error("an execution was replied to")

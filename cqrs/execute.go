@@ -173,31 +173,39 @@ func executeInUnit[R any](ctx context.Context, p *Processor, h *handler, ex exec
 		out = outcome[R]{}
 		return executePart(ctx, p, h, ex, cmd, &out)
 	}
+	var refusal error
+	answered := func(ctx context.Context) error { // a rejection is stored and told, beside what it has undone
+		refusal = p.do(ctx, run)
+		no := AsRejection(refusal)
+		if no == nil {
+			return refusal
+		}
+		out = outcome[R]{Rejected: textOf(no)}
+		if len(h.onReply) == 0 {
+			return nil
+		}
+		return p.announce(ctx, h, p.executed(ctx, cmd), nil, no)
+	}
 	err := p.do(ctx, func(ctx context.Context) error {
 		if len(locks) > 0 && p.cfg.Locker != nil {
 			if err := p.cfg.Locker.Lock(ctx, locks); err != nil {
 				return err
 			}
 		}
-		if !keyed {
-			return run(ctx)
+		out, refusal = outcome[R]{}, nil
+		switch {
+		case keyed:
+			return p.cfg.Keys.Once(ctx, &out, answered)
+		case len(h.onReply) > 0:
+			return answered(ctx)
 		}
-		out = outcome[R]{}
-		return p.cfg.Keys.Once(ctx, &out, func(ctx context.Context) error {
-			err := p.do(ctx, run)
-			no := AsRejection(err)
-			if no == nil {
-				return err
-			}
-			out = outcome[R]{Rejected: textOf(no)}
-			if len(h.onReply) == 0 {
-				return nil
-			}
-			return p.announce(ctx, h, p.executed(ctx, cmd), nil, no)
-		})
+		return run(ctx)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return none, err
+	case refusal != nil && !keyed:
+		return none, refusal
 	}
 	return out.Result, out.err()
 }
