@@ -2,13 +2,12 @@ package resilience
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
 
 // Hedge starts another try when the first has not come back after a while, and so on every after, up to most
-// tries in all; the first success wins and the others are canceled. It cuts the tail of response times of
+// tries in all, 100 at most; the first success wins and the others are canceled. It cuts the tail of response times of
 // reads, and is safe only for what may run twice at the same time. Source: Dean and Barroso, "The Tail at
 // Scale", Communications of the ACM, 2013.
 //
@@ -23,6 +22,9 @@ func Hedge(after time.Duration, most int) Policy {
 	return &hedge{after: after, most: most, budget: newBudget(0.2)}
 }
 
+// mostHedged bounds the tries: every call makes room for all of them.
+const mostHedged = 100
+
 type hedge struct {
 	after  time.Duration
 	most   int
@@ -35,8 +37,8 @@ func (h *hedge) describe() string {
 func (h *hedge) fresh() Policy { return Hedge(h.after, h.most) }
 
 func (h *hedge) check() error {
-	if h.after <= 0 || h.most < 2 {
-		return errors.New("the time must be positive, and the tries at least 2")
+	if h.after <= 0 || h.most < 2 || h.most > mostHedged {
+		return fmt.Errorf("the time must be positive, and the tries at least 2 and at most %d", mostHedged)
 	}
 	return nil
 }

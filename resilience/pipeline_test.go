@@ -57,6 +57,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"limits swapped":    {[]resilience.Policy{resilience.AdaptiveLimit(2, 1)}, "lowest"},
 		"throttle below 1":  {[]resilience.Policy{resilience.AdaptiveThrottle(0.5)}, "k is 0.5"},
 		"hedge of one":      {[]resilience.Policy{resilience.Hedge(1, 1)}, "at least 2"},
+		"hedge of many":     {[]resilience.Policy{resilience.Hedge(1, math.MaxInt)}, "at most 100"},
 		"nil fallback":      {[]resilience.Policy{resilience.Fallback[int](nil)}, "nil"},
 		"nil wrap":          {[]resilience.Policy{resilience.Wrap("mine", nil)}, "mine: the function is nil"},
 		"negative attempts": {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Attempts: -1})}, "Attempts is -1"},
