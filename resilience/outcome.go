@@ -96,6 +96,15 @@ func (e *outcomeError) Error() string    { return e.err.Error() }
 func (e *outcomeError) Unwrap() error    { return e.err }
 func (e *outcomeError) Outcome() Outcome { return e.outcome }
 
+// Timeout is for those who ask a net.Error, as url.Error does of what it wraps.
+func (e *outcomeError) Timeout() bool {
+	inner, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](e.err)
+	return ok && inner.Timeout()
+}
+
 // IsRetryable reports whether a [Retry] policy with no RetryIf of its own would try again after err.
 // It would not after nil, a cancellation, a refusal by a policy on this side (the caller should hear of it
 // at once) and a definite failure ([Failed]). It would after everything else, so what is retried must be

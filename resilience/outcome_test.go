@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +84,24 @@ func TestRejectedErrorTellsWhenToComeBack(t *testing.T) {
 	var asker interface{ RetryAfter() time.Duration }
 	if !errors.As(err, &asker) || asker.RetryAfter() != time.Minute {
 		t.Error("a package that knows only the method does not find it")
+	}
+}
+
+// What is marked with an outcome times out as it did before, for http.Client's callers too.
+func TestAnOutcomeHidesNoTimeout(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{context.DeadlineExceeded, true},
+		{fmt.Errorf("dial: %w", os.ErrDeadlineExceeded), true},
+		{errors.New("refused"), false},
+	} {
+		err := &url.Error{Op: "Get", URL: "http://stock", Err: resilience.WithOutcome(c.err, resilience.NotExecuted)}
+		if err.Timeout() != c.want {
+			t.Errorf("%v: timeout %v, want %v", err, err.Timeout(), c.want)
+		}
 	}
 }
 
