@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,40 @@ func TestTransportMayBeUsedByItsObserver(t *testing.T) {
 	case <-done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the transport waits for its observer, and that for the transport")
+	}
+}
+
+// A request for which nothing is picked has the pipeline of its host.
+func TestTransportPicksTheHostsPipeline(t *testing.T) {
+	t.Parallel()
+	var registry resilience.Registry
+	tr := resilience.NewTransport(pipeline(t), resilience.TransportConfig{
+		Registry: &registry,
+		Pick:     func(*http.Request, *resilience.Pipeline) *resilience.Pipeline { return nil },
+		Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+			a, _ := answer(r, http.StatusOK)
+			return a, nil
+		}),
+	})
+	a, err := tr.RoundTrip(request(t, "GET", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = a.Body.Close()
+	if _, err := registry.Get(t.Name() + "/stock"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A base that answers nothing at all is told of as what it is.
+func TestTransportNamesABaseThatAnswersNothing(t *testing.T) {
+	t.Parallel()
+	tr := resilience.NewTransport(pipeline(t), resilience.TransportConfig{
+		Base: roundTrip(func(*http.Request) (*http.Response, error) { return nil, nil }), //nolint:nilnil // on purpose
+	})
+	_, err := tr.RoundTrip(request(t, "GET", ""))
+	if err == nil || !strings.Contains(err.Error(), "roundTrip returned neither") {
+		t.Errorf("got %v", err)
 	}
 }
 

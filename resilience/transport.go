@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,8 +17,9 @@ import (
 type TransportConfig struct {
 	// Base sends the requests. Nil means http.DefaultTransport.
 	Base http.RoundTripper
-	// Pick chooses the pipeline of a request, given that of [NewTransport]. Nil means a copy for each host, so
-	// that a host that fails does not stop calls to the others. It must be safe for concurrent use.
+	// Pick chooses the pipeline of a request, given that of [NewTransport]. Nil, and what it returns nil for, means a
+	// copy for each host, so that a host that fails does not stop calls to the others. It must be safe for concurrent
+	// use.
 	Pick func(r *http.Request, p *Pipeline) *Pipeline
 	// MaxHosts is how many hosts get a copy of their own at the same time. 0 means 1000. Beyond that, copies
 	// with closed breakers that nobody has forced make room, then any.
@@ -103,7 +105,9 @@ func (t *Transport) CloseIdleConnections() {
 
 func (t *Transport) pick(r *http.Request) *Pipeline {
 	if t.cfg.Pick != nil {
-		return t.cfg.Pick(r, t.hosts.model)
+		if p := t.cfg.Pick(r, t.hosts.model); p != nil {
+			return p
+		}
 	}
 	return t.hosts.of(r.URL.Host)
 }
@@ -158,6 +162,9 @@ func (s *sending) send(ctx context.Context) (*http.Response, error) {
 	}
 	answer, err := s.t.cfg.Base.RoundTrip(r)
 	headersIn := sent.stop()
+	if answer == nil && err == nil {
+		err = fmt.Errorf("resilience: %T returned neither an answer nor an error", s.t.cfg.Base)
+	}
 	if err != nil {
 		sent.cancel(nil)
 		err = sent.explain(ctx, err)
