@@ -77,8 +77,8 @@ func AsRejection(err error) *Rejection {
 	return nil
 }
 
-// textOfError is what is noted of an application's error. One that panics when it is asked, as a nil pointer may, does so
-// inside of fmt, which says so in the text.
+// textOfError is what is noted of an application's error. One that panics when it is asked, as a nil pointer may, does
+// so inside of fmt, which says so in the text.
 func textOfError(err error) string {
 	if text := fmt.Sprint(err); text != "<nil>" {
 		return text

@@ -174,7 +174,7 @@ func TestRule07_ExecuteInsideAUnitOfWorkRunsInline(t *testing.T) {
 	}
 }
 
-// A command that is executed in the name of a message, outside of a handler, is inside its own transaction all the same.
+// A command that is executed in the name of a message, outside of a handler, is inside its own transaction.
 func TestRule07_AnEnvelopeOutsideOfATransactionHidesNone(t *testing.T) {
 	t.Parallel()
 	b := newDB()

@@ -122,7 +122,8 @@ func TestSenderRefusesWhatItMust(t *testing.T) {
 	if err := s.s.SendAt(t.Context(), last, note{}); err != nil {
 		t.Errorf("at the end of time: %v", err)
 	}
-	if err := s.s.SendAt(t.Context(), last.Add(time.Second), note{}); err == nil || !strings.Contains(err.Error(), "10000") {
+	err := s.s.SendAt(t.Context(), last.Add(time.Second), note{})
+	if err == nil || !strings.Contains(err.Error(), "10000") {
 		t.Errorf("after the end of time: %v", err)
 	}
 }
