@@ -2,8 +2,10 @@ package cqrs_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
@@ -42,6 +44,36 @@ func TestRegistrationFaultsAreReportedTogether(t *testing.T) {
 	}
 	if run := s.p.Run(t.Context()); run == nil || run.Error() != err.Error() {
 		t.Errorf("Run = %v", run)
+	}
+}
+
+// A consumer sees a message once, however many of its sources the message is from.
+func TestAConsumerOfOverlappingSourcesSeesAMessageOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		s := newService(t, b, catalog(), b.config())
+		s.p.Consume(func(ctx context.Context, ds []*cqrs.Delivery) error {
+			b.add(ctx, "seen", len(ds))
+			return nil
+		}, cqrs.FromTypes("shop.placed", "shop.placed"), cqrs.FromTopic("shop.events"), cqrs.FromTypes("shop.placed"))
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.events", msg("1", "shop.placed", "a", `{}`))
+		synctest.Wait()
+		if n := b.row("seen"); n != 1 {
+			t.Errorf("seen %d times", n)
+		}
+	})
+}
+
+// A fault of registration is for Run and Validate to report, not for Topics to panic at.
+func TestTopicsLeaveOutWhatIsNotInTheCatalog(t *testing.T) {
+	t.Parallel()
+	s := newService(t, newDB(), catalog(), cqrs.ProcessorConfig{})
+	s.p.Consume(func(context.Context, []*cqrs.Delivery) error { return nil }, cqrs.FromTypes("no.such", "shop.placed"))
+	if got := s.p.Topics(); !slices.Equal(got, []string{"shop.events"}) {
+		t.Errorf("topics %v", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package cqrs
 
 import (
 	"cmp"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -51,7 +52,7 @@ func (r *runner) makeRoute(k routeKey) *route {
 			rt.decode = len(rt.handlers) > 0
 		}
 	}
-	rt.handlers = append(rt.handlers, r.byTopic[k.topic]...)
+	rt.handlers = once(append(rt.handlers, r.byTopic[k.topic]...))
 	for i, h := range rt.handlers {
 		rt.batch = rt.batch || h.many != nil
 		rt.skipDead = rt.skipDead || h.skipDead
@@ -64,6 +65,17 @@ func (r *runner) makeRoute(k routeKey) *route {
 		}
 	}
 	return rt
+}
+
+// once returns each handler once: a consumer may have several sources of the same message.
+func once(hs []*handler) []*handler {
+	var distinct []*handler
+	for _, h := range hs {
+		if !slices.Contains(distinct, h) {
+			distinct = append(distinct, h)
+		}
+	}
+	return distinct
 }
 
 // pause keeps the route's messages from running for d.

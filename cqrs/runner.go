@@ -107,7 +107,9 @@ func (r *runner) collectTopics() {
 	for _, c := range r.p.consumers {
 		for _, name := range c.from.types {
 			r.byName[name] = append(r.byName[name], c.h)
-			seen[r.p.sender.catalog.byName[name].Topic] = true
+			if e := r.p.sender.catalog.byName[name]; e != nil { // else a fault, which Run reports
+				seen[e.Topic] = true
+			}
 		}
 		for _, topic := range c.from.topics {
 			r.byTopic[topic] = append(r.byTopic[topic], c.h)
