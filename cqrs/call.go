@@ -149,14 +149,7 @@ func (c *calls) subscription(p *Processor) (*answers, error) {
 	c.answers = as
 	go func() {
 		defer close(as.over)
-		if old != nil {
-			as.err = old.close(nil)
-		}
-		var ch <-chan *message.Message
-		if as.err == nil {
-			ch, as.err = as.subscribe(ctx, p)
-		}
-		close(as.made)
+		ch := as.open(ctx, p, old)
 		if as.err == nil {
 			c.read(ch)
 		}
@@ -171,6 +164,21 @@ type answers struct {
 	stop context.CancelFunc
 	sub  message.Subscriber
 	err  error
+}
+
+// open subscribes, once what was there before is closed. A subscriber that panics or ends its goroutine has failed.
+func (as *answers) open(ctx context.Context, p *Processor, old *answers) (ch <-chan *message.Message) {
+	defer close(as.made)
+	defer contain(&as.err)
+	as.err = errExited
+	if old != nil {
+		if err := old.close(nil); err != nil {
+			as.err = err
+			return nil
+		}
+	}
+	ch, as.err = as.subscribe(ctx, p)
+	return ch
 }
 
 func (as *answers) subscribe(ctx context.Context, p *Processor) (<-chan *message.Message, error) {

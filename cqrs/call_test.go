@@ -3,6 +3,7 @@ package cqrs_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,40 @@ func TestACallDoesNotLoseAReplyThatHasCome(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 	})
+}
+
+// A subscriber of replies that cannot be made, in whatever way, fails the call that asked for it, and the next asks anew.
+func TestACallOutlivesItsSubscriber(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(){"panics": func() { panic("no brokers") }, "exits": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newDB()
+				cfg := b.config()
+				asked := 0
+				cfg.Subscribe = func(group string) (message.Subscriber, error) {
+					if asked++; asked == 2 {
+						fail()
+					}
+					return b.subscriber(group)
+				}
+				s := newService(t, b, catalog(), cfg)
+				cqrs.Handle(s.p, func(_ context.Context, c place) (receipt, error) { return receipt{c.Order}, nil })
+				s.run()
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, err := cqrs.Call(ctx, s.p, place{}); !errors.Is(err, cqrs.ErrPanic) {
+					t.Errorf("Call = %v", err)
+				}
+				synctest.Wait()
+				if r, err := cqrs.Call(ctx, s.p, place{Order: "a"}); r.Order != "a" || err != nil {
+					t.Errorf("next Call = %v, %v", r, err)
+				}
+			})
+		})
+	}
 }
 
 // A subscription of replies that has ended by itself is replaced before the next command leaves.
