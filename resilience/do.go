@@ -115,16 +115,21 @@ func (f *frame[T]) giveBack(p *Pipeline) {
 
 func (f *frame[T]) start(ctx context.Context, p *Pipeline) error {
 	f.p, f.leaf = p, f
+	if p.observer == nil {
+		return f.first(ctx)
+	}
+	began := time.Now()
+	err := f.first(ctx)
+	p.observer.Call(ctx, p.name, time.Since(began), err)
+	return err
+}
+
+// first runs the outermost policy.
+func (f *frame[T]) first(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return WithOutcome(err, NotExecuted)
 	}
-	if p.observer == nil {
-		return f.next(ctx, 0)
-	}
-	began := time.Now()
-	err := f.next(ctx, 0)
-	p.observer.Call(ctx, p.name, time.Since(began), err)
-	return err
+	return f.next(ctx, 0)
 }
 
 func (f *frame[T]) invoke(ctx context.Context) error {

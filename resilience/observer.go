@@ -12,7 +12,8 @@ type Observer interface {
 	// Attempt is called before every run of the function: n is the number of the try. The function runs under
 	// the context that it returns. ended is called with the function's error, and may be nil.
 	Attempt(ctx context.Context, pipeline string, n int) (_ context.Context, ended func(err error))
-	// Call is called at the end of every call, with how long it took in all and its final error.
+	// Call is called at the end of every call, with how long it took in all and its final error; not after a panic,
+	// of which Attempt's ended has heard.
 	Call(ctx context.Context, pipeline string, d time.Duration, err error)
 	// Transition is called after a change of a breaker's state.
 	Transition(pipeline string, from, to State)

@@ -63,6 +63,19 @@ func TestObserverHearsOfEverything(t *testing.T) {
 	})
 }
 
+// A call whose context has ended before it is a call, too.
+func TestObserverHearsOfCallsThatDoNotBegin(t *testing.T) {
+	t.Parallel()
+	r := &recorder{}
+	p := resilience.Must(resilience.New("pay")).Observe(r)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = resilience.Run(ctx, p, succeed)
+	if len(r.heard) != 1 || !strings.HasSuffix(r.heard[0], "not executed") {
+		t.Errorf("heard %q", r.heard)
+	}
+}
+
 func TestObserverHearsOfPanics(t *testing.T) {
 	t.Parallel()
 	r := &recorder{}
