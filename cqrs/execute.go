@@ -14,8 +14,8 @@ import (
 // that is undone alone when it fails.
 //
 // With Keys configured and an idempotency key in ctx, a command that was executed before is not run: its stored
-// result or [Rejection] is returned, of which only code and text are kept. Errors: [ErrNoHandler], the handler's,
-// the unit of work's. A panic of the handler continues in the caller.
+// result is returned, as JSON keeps it whatever the catalog's codec, or its [Rejection], of which only code and text
+// are kept. Errors: [ErrNoHandler], the handler's, the unit of work's. A panic of the handler continues in the caller.
 func Execute[R any](ctx context.Context, p *Processor, cmd Request[R]) (R, error) {
 	if p.cfg.Observer != nil {
 		return observeExecute(ctx, p, cmd)
