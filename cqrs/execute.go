@@ -97,9 +97,20 @@ func admitted[R any](
 	return r, err
 }
 
-// behave runs the behaviors around last, outermost first.
+var errKept = errors.New("cqrs: a behavior kept the message from its handler")
+
+// behave runs the behaviors around last, outermost first. One that neither goes on nor says why has failed: what it
+// kept would pass for handled.
 func (p *Processor) behave(ctx context.Context, d *Delivery, last func(context.Context) error) error {
-	return runBehaviors(ctx, p.cfg.Behaviors, d, last)
+	went := false
+	err := runBehaviors(ctx, p.cfg.Behaviors, d, func(ctx context.Context) error {
+		went = true
+		return last(ctx)
+	})
+	if err == nil && !went {
+		return errKept
+	}
+	return err
 }
 
 func runBehaviors(ctx context.Context, bs []Behavior, d *Delivery, last func(context.Context) error) error {

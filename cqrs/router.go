@@ -61,7 +61,7 @@ func (r *runner) accept(topic string, m *message.Message) bool {
 // Middleware makes a [Behavior] of a middleware of Watermill's Router. It sees a message with the ID, payload and
 // headers of the one that is handled; for [Execute] there are none but the ID. One that acknowledges or that returns
 // messages is not for here: those are refused with an error. Nor is one that keeps a message out without an error, as
-// Watermill's Deduplicator does: a message that failed runs again under its ID, and would be done unhandled.
+// Watermill's Deduplicator does with a message that failed and runs again: that is a failure, too.
 func Middleware(m message.HandlerMiddleware) Behavior {
 	return func(ctx context.Context, d *Delivery, next func(context.Context) error) error {
 		msg := message.NewMessage(d.Envelope.ID, d.Payload)

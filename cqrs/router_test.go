@@ -123,6 +123,45 @@ func TestMiddlewareIsABehavior(t *testing.T) {
 	})
 }
 
+// What a middleware keeps out without an error, as a Deduplicator does when a message is tried again, is not done.
+func TestAMiddlewareDropsNothingInSilence(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		seen := map[string]bool{}
+		cfg.Behaviors = []cqrs.Behavior{
+			cqrs.Middleware(func(h message.HandlerFunc) message.HandlerFunc {
+				return func(m *message.Message) ([]*message.Message, error) {
+					if seen[m.UUID] || m.UUID == "never" {
+						return nil, nil
+					}
+					seen[m.UUID] = true
+					return h(m)
+				}
+			}),
+		}
+		s := newService(t, b, catalog(), cfg)
+		cqrs.On(s.p, func(context.Context, note) error { return errors.New("not yet") })
+		s.p.Consume(func(context.Context, []*cqrs.Delivery) error { return nil }, cqrs.FromTypes("shop.placed"))
+		cqrs.Handle(s.p, func(context.Context, place) (receipt, error) { return receipt{"made"}, nil })
+		s.run()
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "a", "one"))
+		s.deliver("shop.events", msg("never", "shop.placed", "a", `{}`))
+		time.Sleep(time.Hour)
+		b.read(func(st *tables) {
+			if len(st.dead) != 2 {
+				t.Errorf("dead letters: %+v, want both messages", st.dead)
+			}
+		})
+		ctx := cqrs.WithEnvelope(t.Context(), cqrs.Envelope{ID: "never"})
+		if r, err := cqrs.Execute(ctx, s.p, place{}); err == nil {
+			t.Errorf("Execute = %v, and nobody has handled it", r)
+		}
+	})
+}
+
 // What a middleware notes in the headers, as PoisonQueue does, stays with it: a message that is parked has its own.
 func TestAMiddlewareDoesNotChangeTheMessage(t *testing.T) {
 	t.Parallel()
