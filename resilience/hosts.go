@@ -52,7 +52,7 @@ func (h *hostPipelines) makeRoom() {
 		}
 	}
 	if h.registry != nil {
-		h.registry.Remove(h.copy[victim].name)
+		h.registry.forget(h.copy[victim])
 	}
 	delete(h.copy, victim)
 }

@@ -61,6 +61,39 @@ func TestTransportMayBeUsedByItsObserver(t *testing.T) {
 	}
 }
 
+// A transport that drops a host's copy leaves alone what somebody else has listed under its name since.
+func TestTransportRemovesOnlyItsOwnCopies(t *testing.T) {
+	t.Parallel()
+	var registry resilience.Registry
+	tr := resilience.NewTransport(pipeline(t), resilience.TransportConfig{
+		MaxHosts: 1, Registry: &registry,
+		Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+			a, _ := answer(r, http.StatusOK)
+			return a, nil
+		}),
+	})
+	get := func(host string) {
+		r := request(t, "GET", "")
+		r.URL.Host = host
+		a, err := tr.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Body.Close()
+	}
+	get("one")
+	other := resilience.Must(resilience.New(t.Name() + "/one"))
+	registry.Replace(other)
+	get("two")
+	if p, err := registry.Get(other.Name()); p != other {
+		t.Errorf("got %v, %v", p, err)
+	}
+	get("three")
+	if _, err := registry.Get(t.Name() + "/two"); err == nil {
+		t.Error("what the transport has dropped is still listed")
+	}
+}
+
 // A request for which nothing is picked has the pipeline of its host.
 func TestTransportPicksTheHostsPipeline(t *testing.T) {
 	t.Parallel()

@@ -68,6 +68,15 @@ func (r *Registry) Remove(name string) {
 	delete(r.named, name)
 }
 
+// forget removes p, but not another one that has taken its name.
+func (r *Registry) forget(p *Pipeline) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.named[p.name] == p {
+		delete(r.named, p.name)
+	}
+}
+
 // Get returns the pipeline of this name, or ErrUnknownPipeline.
 func (r *Registry) Get(name string) (*Pipeline, error) {
 	r.mu.RLock()
