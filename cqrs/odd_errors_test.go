@@ -15,6 +15,44 @@ type oops struct{ text string }
 
 func (e *oops) Error() string { return e.text }
 
+// hollow is an error whose nil pointer cannot be unwrapped.
+type hollow struct{ inner error }
+
+func (e *hollow) Error() string { return "hollow" }
+func (e *hollow) Unwrap() error { return e.inner }
+
+// What the catalog's functions return is looked at no less carefully than what handlers return.
+func TestNilPointersOfTheCatalogAreFailures(t *testing.T) {
+	t.Parallel()
+	for name, types := range map[string][]cqrs.Type{
+		"upcast": {
+			cqrs.Command[note]{Name: "odd.note", Version: 2},
+			cqrs.Upcast("odd.note", 1, func(n placed) (note, error) { return note{}, (*hollow)(nil) }),
+		},
+		"validation": {
+			cqrs.Command[note]{Name: "odd.note", Validate: func(note) error { return (*hollow)(nil) }},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newDB()
+				s := newService(t, b, cqrs.NewCatalog(types...), b.config())
+				cqrs.On(s.p, func(context.Context, note) error { return nil })
+				s.run()
+				synctest.Wait()
+				s.deliver("odd.commands", msg("1", "odd.note", "a", `{}`))
+				time.Sleep(time.Hour)
+				b.read(func(now *tables) {
+					if len(now.dead) != 1 {
+						t.Errorf("dead letters: %v", now.dead)
+					}
+				})
+			})
+		})
+	}
+}
+
 // A nil pointer that is returned as an error is a failure of its message, whoever returned it, and ends nothing.
 func TestNilPointersAsErrorsAreFailures(t *testing.T) {
 	t.Parallel()

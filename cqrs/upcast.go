@@ -1,6 +1,7 @@
 package cqrs
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 )
@@ -91,9 +92,11 @@ func (e *typeEntry) read(c Codec, version int, data []byte) (any, error) {
 	return v, wrapDecode(e.Name, err)
 }
 
+// wrapDecode says what cannot be decoded. It looks into the error, so that one which panics at that, as a nil pointer
+// may, does so here: in a processor a panic here is one message's failure.
 func wrapDecode(name string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrUndecodable) {
+		return err
 	}
 	return fmt.Errorf("%w %q: %w", ErrUndecodable, name, err)
 }
