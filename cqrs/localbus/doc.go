@@ -50,8 +50,10 @@
 //
 // # Contexts
 //
-// The context of the first message of a batch bounds Publish. A received message's context is that of
-// Subscribe; it ends when the message is acked or taken back, or when the subscription ends.
+// The context of the first message of a batch bounds Publish. A received message's context has the values of that of
+// Subscribe; it ends when the message is acked or taken back, or when the subscription ends. Within a partition
+// the contexts end from the last message to the first. So look at a message's context when you have read it: one
+// that has ended is to be nacked and not handled, and no message that comes before its turn looks alive then.
 //
 // # When something fails
 //

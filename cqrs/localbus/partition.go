@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ type item struct {
 	cancel context.CancelFunc
 }
 
-// prepare makes the copy that is delivered; it reports false once the publisher has given up.
+// prepare makes the copy that is delivered; it reports false once the publisher has given up. The copy's context ends
+// with the item alone: children of one that is cancelled end in any order, see partition.cancel.
 func (it *item) prepare(ctx context.Context) bool {
 	c := it.call
 	c.mu.RLock()
@@ -33,7 +35,7 @@ func (it *item) prepare(ctx context.Context) bool {
 	if src.Metadata != nil {
 		it.msg.Metadata = maps.Clone(src.Metadata)
 	}
-	ctx, it.cancel = context.WithCancel(ctx)
+	ctx, it.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	it.msg.SetContext(ctx)
 	return true
 }
@@ -184,6 +186,7 @@ func (p *partition) release() {
 // the partition until it has acked what it holds.
 func (p *partition) follow() {
 	if p.owner != nil && p.owner.left.Load() {
+		p.cancel()
 		p.release()
 		if p.sent > 0 {
 			p.enter(draining, p.reader.bus.cfg.Drain)
@@ -318,7 +321,7 @@ func (p *partition) pause() {
 	case <-p.timer.C:
 	}
 	if p.mode == orphaned {
-		p.each(func(it *item) bool {
+		p.each(func(_ int, it *item) bool {
 			it.call.finish(fmt.Errorf("%w: %q", ErrAbsent, p.reader.group))
 			return p.drop(it)
 		})
@@ -329,10 +332,8 @@ func (p *partition) pause() {
 
 // rewind takes back what is delivered and not acked, so that it is delivered again in order.
 func (p *partition) rewind() {
-	delivered := p.sent
-	p.each(func(it *item) bool {
-		delivered--
-		if delivered >= 0 && it.acked() {
+	p.each(func(i int, it *item) bool {
+		if i < p.sent && it.acked() {
 			p.complete(it)
 			return false
 		}
@@ -344,7 +345,7 @@ func (p *partition) rewind() {
 
 // purge drops messages whose publisher has given up.
 func (p *partition) purge() {
-	p.each(func(it *item) bool { return !it.call.isOver() || p.drop(it) })
+	p.each(func(_ int, it *item) bool { return !it.call.isOver() || p.drop(it) })
 }
 
 // abort drops everything: with the bus closed it failed, for a group that is forgotten it is done.
@@ -354,7 +355,7 @@ func (p *partition) abort() {
 	p.inbox = nil
 	p.mu.Unlock()
 	forgotten := p.reader.forgotten.Load()
-	p.each(func(it *item) bool {
+	p.each(func(_ int, it *item) bool {
 		if forgotten {
 			p.complete(it)
 			return false
@@ -371,11 +372,19 @@ func (p *partition) drop(it *item) bool {
 	return false
 }
 
-// each keeps the items for which keep reports true.
-func (p *partition) each(keep func(*item) bool) {
+// cancel ends the contexts of what is delivered, the last one first. Whoever drops a message whose context has ended,
+// and then looks at a later one, must not find that alive: it would overtake.
+func (p *partition) cancel() {
+	for _, it := range slices.Backward(p.queue.rest()[:p.sent]) {
+		it.cancel()
+	}
+}
+
+// each keeps the items for which keep(i, item) reports true. It begins with the last one, see cancel.
+func (p *partition) each(keep func(int, *item) bool) {
 	sent := 0
-	for i, it := range p.queue.rest() {
-		if !keep(it) {
+	for i, it := range slices.Backward(p.queue.rest()) {
+		if !keep(i, it) {
 			p.queue.clear(i)
 		} else if i < p.sent {
 			sent++

@@ -64,7 +64,7 @@ func (s *subscriber) Lag(context.Context) (map[string]int64, error) { return s.b
 // A subscription is one channel of a reader.
 type subscription struct {
 	reader  *reader
-	ctx     context.Context // of its messages
+	ctx     context.Context // whose values its messages have
 	cancel  context.CancelFunc
 	out     chan *message.Message
 	senders sync.WaitGroup // partitions that may send to out
