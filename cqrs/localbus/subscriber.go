@@ -2,6 +2,7 @@ package localbus
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,12 +26,19 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, ErrClosed
 	}
-	sub, err := s.bus.subscribe(ctx, s.group, topic)
+	sub, err := s.bus.subscribe(ctx, s, topic)
 	if err != nil {
 		return nil, err
 	}
 	s.subs = append(s.subs, sub)
 	return sub.out, nil
+}
+
+// drop forgets a subscription that has ended.
+func (s *subscriber) drop(sub *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subs = slices.DeleteFunc(slices.Clone(s.subs), func(o *subscription) bool { return o == sub })
 }
 
 // SubscribeInitialize declares that the group reads topic.
@@ -63,6 +71,7 @@ func (s *subscriber) Lag(context.Context) (map[string]int64, error) { return s.b
 
 // A subscription is one channel of a reader.
 type subscription struct {
+	by      *subscriber
 	reader  *reader
 	ctx     context.Context // whose values its messages have
 	cancel  context.CancelFunc
@@ -72,14 +81,14 @@ type subscription struct {
 	once    sync.Once
 }
 
-func (b *Bus) subscribe(ctx context.Context, group, topic string) (*subscription, error) {
+func (b *Bus) subscribe(ctx context.Context, by *subscriber, topic string) (*subscription, error) {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		return nil, ErrClosed
 	}
-	r := b.reader(group, topic)
-	s := &subscription{reader: r, out: make(chan *message.Message, min(b.cfg.Window, outBuffer)-1)}
+	r := b.reader(by.group, topic)
+	s := &subscription{by: by, reader: r, out: make(chan *message.Message, min(b.cfg.Window, outBuffer)-1)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	r.join(s)
 	b.announce()
@@ -105,5 +114,6 @@ func (s *subscription) leave() {
 		for m := range s.out {
 			m.Nack()
 		}
+		s.by.drop(s)
 	})
 }
