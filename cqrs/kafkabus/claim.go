@@ -254,22 +254,6 @@ func (c *claim) fill() *message.Message {
 	return nil
 }
 
-// decode makes the message, unless the record is to be skipped.
-func (c *claim) decode(it *item) {
-	msg, err := c.cfg.Subscriber.Unmarshaler.Unmarshal(it.rec)
-	if err != nil {
-		c.cfg.Logger.Error("record cannot be decoded", "topic", it.rec.Topic,
-			"partition", it.rec.Partition, "offset", it.rec.Offset, "error", err)
-		if msg = c.cfg.Undecodable(it.rec, err); msg == nil {
-			it.done = true
-			return
-		}
-	}
-	ctx, cancel := context.WithCancel(c.ctx)
-	it.msg, it.cancel = msg, cancel
-	msg.SetContext(&placed{ctx, it.rec})
-}
-
 // refused lets the head rest; then it and all after it are delivered again.
 func (c *claim) refused() {
 	head := c.queue[0]

@@ -73,8 +73,8 @@ type Config struct {
 	// Topic says how topics are created by SubscribeInitialize, and fills in what [Bus.CreateTopics] is not told.
 	Topic Topic
 
-	// Undecodable makes a message of a record that Subscriber.Unmarshaler refuses; nil means
-	// [MarkUndecodable]. It may return nil to skip the record. It must not block.
+	// Undecodable makes a message of a record that Subscriber.Unmarshaler refuses, panics at, or makes nothing of; nil
+	// means [MarkUndecodable]. It may return nil to skip the record. It must not block.
 	Undecodable func(record *sarama.ConsumerMessage, err error) *message.Message
 
 	// Publisher configures publishing as watermill-kafka's type does: Marshaler (nil means [Marshaler]),
