@@ -3,6 +3,7 @@ package kafkabus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -24,6 +25,9 @@ type Bus struct {
 func New(brokers []string, cfg Config) (*Bus, error) {
 	if len(brokers) == 0 {
 		return nil, errors.New("kafkabus: no brokers given")
+	}
+	if i := slices.Index(brokers, ""); i >= 0 {
+		return nil, fmt.Errorf("kafkabus: brokers[%d] is empty", i)
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err

@@ -97,7 +97,7 @@ type Topic struct {
 	Partitions  int32             // 0 means 4. It never changes later: keys would move
 	Replication int16             // 0 means the cluster's default
 	MinInSync   int               // min.insync.replicas; 0 means the cluster's default. 2 of 3 survives a broker
-	Retention   time.Duration     // retention.ms; 0 means the cluster's default, negative for ever
+	Retention   time.Duration     // retention.ms; 0 means the cluster's default, negative for ever, else at least 1 ms
 	Entries     map[string]string // further configuration, such as cleanup.policy
 }
 
@@ -155,9 +155,12 @@ func (c Config) Validate() error {
 	if c.Lost < Refuse || c.Lost > FromNewest {
 		fault("Config.Lost is %d, must be Refuse, FromOldest or FromNewest", c.Lost)
 	}
-	if c.Topic.Partitions < 0 || c.Topic.Replication < 0 || c.Topic.MinInSync < 0 {
-		fault("Config.Topic has a negative number: %d partitions, %d replicas, %d in sync",
-			c.Topic.Partitions, c.Topic.Replication, c.Topic.MinInSync)
+	if err := c.Topic.validate("Config.Topic"); err != nil {
+		fault("%w", err)
+	}
+	if c.Subscriber.WaitForTopicCreationTimeout < 0 {
+		fault("Config.Subscriber.WaitForTopicCreationTimeout is %v, must not be negative",
+			c.Subscriber.WaitForTopicCreationTimeout)
 	}
 	if o := c.Publisher.OverwriteSaramaConfig; o != nil && o.Producer.Transaction.ID != "" {
 		fault("Config.Publisher.OverwriteSaramaConfig has the transactional id %q; publishing is not transactional",
@@ -249,7 +252,7 @@ func (c Config) consumer() *sarama.Config {
 func fresh(strategies []sarama.BalanceStrategy) []sarama.BalanceStrategy {
 	own := make([]sarama.BalanceStrategy, len(strategies))
 	for i, s := range strategies {
-		if own[i] = s; s.Name() == sarama.StickyBalanceStrategyName {
+		if own[i] = s; s != nil && s.Name() == sarama.StickyBalanceStrategyName {
 			own[i] = sarama.NewBalanceStrategySticky()
 		}
 	}

@@ -26,17 +26,22 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	cooperative.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{
 		sarama.NewBalanceStrategyCooperativeSticky(),
 	}
+	incomplete := quick()
+	incomplete.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky(), nil}
 	for field, cfg := range map[string]kafkabus.Config{
-		"cooperative":           {Subscriber: kafka.SubscriberConfig{OverwriteSaramaConfig: cooperative}},
-		"transactional id":      {Publisher: kafka.PublisherConfig{OverwriteSaramaConfig: transactional}},
-		"Config.Lost":           {Lost: 7},
-		"Config.Window":         {Window: -1},
-		"Config.Drain":          {Drain: -1},
-		"Config.Topic":          {Topic: kafkabus.Topic{Partitions: -1}},
-		"Config.SASL.Mechanism": {SASL: kafkabus.SASL{Mechanism: "MD5"}},
-		"Config.SASL.User":      {SASL: kafkabus.SASL{Mechanism: kafkabus.Plain}},
-		"Config.SASL.Token":     {SASL: kafkabus.SASL{Mechanism: kafkabus.OAuthBearer}},
-		"Fetch.Default":         func() (c kafkabus.Config) { c.Subscriber.OverwriteSaramaConfig = unset; return }(),
+		"cooperative":            {Subscriber: kafka.SubscriberConfig{OverwriteSaramaConfig: cooperative}},
+		"transactional id":       {Publisher: kafka.PublisherConfig{OverwriteSaramaConfig: transactional}},
+		"Config.Lost":            {Lost: 7},
+		"Config.Window":          {Window: -1},
+		"Config.Drain":           {Drain: -1},
+		"Config.Topic has":       {Topic: kafkabus.Topic{Partitions: -1}},
+		"Config.Topic.Retention": {Topic: kafkabus.Topic{Retention: time.Microsecond}},
+		"WaitForTopicCreation":   {Subscriber: kafka.SubscriberConfig{WaitForTopicCreationTimeout: -1}},
+		"Rebalance.Strategies":   {Subscriber: kafka.SubscriberConfig{OverwriteSaramaConfig: incomplete}},
+		"Config.SASL.Mechanism":  {SASL: kafkabus.SASL{Mechanism: "MD5"}},
+		"Config.SASL.User":       {SASL: kafkabus.SASL{Mechanism: kafkabus.Plain}},
+		"Config.SASL.Token":      {SASL: kafkabus.SASL{Mechanism: kafkabus.OAuthBearer}},
+		"Fetch.Default":          func() (c kafkabus.Config) { c.Subscriber.OverwriteSaramaConfig = unset; return }(),
 	} {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
@@ -52,8 +57,10 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	if err := (kafkabus.Config{}).Validate(); err != nil {
 		t.Errorf("the zero value: %v", err)
 	}
-	if _, err := kafkabus.New(nil, kafkabus.Config{}); err == nil {
-		t.Error("no brokers are enough")
+	for _, brokers := range [][]string{nil, {""}, {"b:9092", ""}} { // as strings.Split makes of an unset variable
+		if _, err := kafkabus.New(brokers, kafkabus.Config{}); err == nil {
+			t.Errorf("the brokers %q are enough", brokers)
+		}
 	}
 	bus, err := kafkabus.New([]string{"b:9092"}, kafkabus.Config{})
 	if err != nil {
@@ -96,6 +103,25 @@ func TestCreateTopics(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Kafka would take a retention of no whole millisecond for none at all, and remove every record.
+func TestCreateTopicsRefusesWhatKafkaWouldMisunderstand(t *testing.T) {
+	t.Parallel()
+	bus := open(t, fake(t).ListenAddrs(), quickConfig())
+	good := kafkabus.Topic{Name: "good"}
+	for field, bad := range map[string]kafkabus.Topic{
+		"Retention":  {Name: "bad", Retention: 999 * time.Microsecond},
+		"partitions": {Name: "bad", Partitions: -1},
+		"in sync":    {Name: "bad", MinInSync: -1},
+	} {
+		if err := bus.CreateTopics(t.Context(), good, bad); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := bus.Latest(t.Context(), "good"); err == nil {
+		t.Error("some topics are created where others are refused")
+	}
 }
 
 // On a cluster with auto.create.topics.enable, Kafka's default, whoever asks for a topic may make it, with the cluster's

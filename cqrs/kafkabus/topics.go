@@ -19,6 +19,11 @@ const topicPoll = 50 * time.Millisecond
 // with another number of partitions is [ErrPartitions], if the number was asked for: by the topic or by
 // Config.Topic. Nothing else of an existing topic is compared or changed.
 func (b *Bus) CreateTopics(ctx context.Context, topics ...Topic) error {
+	for _, t := range topics {
+		if err := t.validate("Topic"); err != nil {
+			return fmt.Errorf("kafkabus: create topic %q: %w", t.Name, err)
+		}
+	}
 	return b.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
 		for _, t := range topics {
 			if err := b.createTopic(ctx, client, admin, t); err != nil {
@@ -71,6 +76,18 @@ func usable(client sarama.Client, topic string) (int32, error) {
 		}
 	}
 	return int32(len(all)), nil
+}
+
+// validate finds what Kafka would refuse, or misunderstand, in the topic that the caller calls by name.
+func (t Topic) validate(name string) error {
+	if t.Partitions < 0 || t.Replication < 0 || t.MinInSync < 0 {
+		return fmt.Errorf("%s has a negative number: %d partitions, %d replicas, %d in sync",
+			name, t.Partitions, t.Replication, t.MinInSync)
+	}
+	if t.Retention > 0 && t.Retention < time.Millisecond { // Kafka counts whole ones; 0 would remove every record
+		return fmt.Errorf("%s.Retention is %v, at least 1 ms is needed", name, t.Retention)
+	}
+	return nil
 }
 
 // over fills in what t leaves open.
