@@ -228,6 +228,7 @@ func (c *claim) reap() {
 	}
 	if n > 0 {
 		c.sess.MarkMessage(c.queue[n-1].rec, "")
+		clear(c.queue[:n])
 		c.queue = c.queue[n:]
 		c.sent -= n
 	}
