@@ -66,9 +66,9 @@ func (b *Bus) Publisher() message.Publisher {
 //
 // Check returns a [*LostError] if the group cannot go on where it was; handled says that the group has handled
 // messages before, as its inbox remembers, and holds from then on. Without Check a group that has no offsets is
-// taken for a new one. What Check finds the member finds too when it joins; Check says so beforehand.
-// Where all offsets are missing it looks ten times, ReconnectRetrySleep apart: a broker that has just taken the group
-// over may not know of them yet.
+// taken for a new one, until this member has seen some. What Check finds the member finds too when it joins; Check
+// says so beforehand. Where all offsets are missing it looks ten times, ReconnectRetrySleep apart: a broker that has
+// just taken the group over may not know of them yet.
 func (b *Bus) Subscriber(group string) (message.Subscriber, error) {
 	return b.SubscriberAt(group, nil)
 }

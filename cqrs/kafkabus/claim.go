@@ -24,7 +24,7 @@ func (h *handler) Setup(s sarama.ConsumerGroupSession) error {
 	if err != nil {
 		return err
 	}
-	begin, err := h.subscriber.start(h.client.Config()).offsets(s.Context(), admin, s.Claims())
+	begin, err := h.subscriber.offsets(s.Context(), h.client, admin, s.Claims())
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ type start struct {
 	group    string
 	position func(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error)
 	lost     Lost
-	handled  bool  // the group has handled messages before
+	handled  bool  // the group has handled messages before, or has offsets
 	initial  int64 // of a new group
 }
 
@@ -73,6 +73,7 @@ func (s *start) offsets(
 	if err != nil {
 		return nil, fmt.Errorf("kafkabus: offsets of group %q: %w", s.group, err)
 	}
+	s.handled = s.handled || len(committed) > 0
 	there, err := spansOf(admin, partitions)
 	if err != nil {
 		return nil, err

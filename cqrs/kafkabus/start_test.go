@@ -318,3 +318,45 @@ func TestReconnectRetrySleepIsAtLeast20ms(t *testing.T) {
 		t.Errorf("ten looks in %v", d)
 	}
 }
+
+// A group that had offsets when its member last joined is no new one, though nobody said that it has handled messages.
+func TestRule10_AGroupThatHadOffsetsIsNotTakenForANewOne(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	cfg := quickConfig()
+	cfg.Subscriber.ReconnectRetrySleep = 20 * time.Millisecond
+	bus := open(t, cluster.ListenAddrs(), cfg)
+	name := topic(t, bus, 1)
+	publish(t, bus, name, keyed("k", "0", "1", "2")...)
+	sub := subscriber(t, bus, "g")
+	in := subscribe(t, sub, name)
+	rejoin := func() {
+		subscribe(t, sub, topic(t, bus, 1))
+	}
+	ack(read(t, in, 3)...)
+	eventually(t, "the offsets are committed", func() bool { return lagOf(t, bus, "g", name) == 0 })
+	rejoin()
+	publish(t, bus, name, keyed("k", "3")...)
+	got := read(t, in, 1)
+	wantIDs(t, got, "3")
+	ack(got...)
+	eventually(t, "the offsets are committed", func() bool { return lagOf(t, bus, "g", name) == 0 })
+
+	var lost atomic.Bool
+	var asked atomic.Int32
+	lost.Store(true)
+	cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if !lost.Load() || req.(*kmsg.OffsetFetchRequest).Topics != nil {
+			return nil, nil, false
+		}
+		asked.Add(1)
+		return req.ResponseKind(), nil, true // no offsets, and no error
+	})
+	rejoin()
+	eventually(t, "the member looks for its offsets", func() bool { return asked.Load() > 0 })
+	silent(t, in)
+	lost.Store(false)
+	publish(t, bus, name, keyed("k", "4")...)
+	wantIDs(t, read(t, in, 1), "4")
+}

@@ -24,7 +24,7 @@ type subscriber struct {
 	position func(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error)
 
 	mu      sync.Mutex
-	handled bool                       // by the group, before
+	handled bool                       // messages, by the group, before; also when it had offsets
 	subs    map[string][]*subscription // by topic
 	changed chan struct{}              // closed and replaced when subs or closed change
 	closed  bool
@@ -102,7 +102,7 @@ func (s *subscriber) look(ctx context.Context, topics []string) error {
 		if err != nil {
 			return err
 		}
-		_, err = s.start(client.Config()).offsets(ctx, admin, partitions)
+		_, err = s.offsets(ctx, client, admin, partitions)
 		return err
 	})
 }
@@ -112,13 +112,21 @@ func (s *subscriber) Retention(ctx context.Context, topic string) (time.Duration
 	return s.bus.Retention(ctx, topic)
 }
 
-func (s *subscriber) start(c *sarama.Config) *start {
+// offsets returns where the partitions begin. A group that has offsets is from then on one that can lose them.
+func (s *subscriber) offsets(
+	ctx context.Context, client sarama.Client, admin sarama.ClusterAdmin, partitions map[string][]int32,
+) (map[string]map[int32]int64, error) {
+	s.mu.Lock()
+	start := &start{
+		group: s.group, position: s.position, lost: s.bus.cfg.Lost, handled: s.handled,
+		initial: client.Config().Consumer.Offsets.Initial,
+	}
+	s.mu.Unlock()
+	begin, err := start.offsets(ctx, admin, partitions)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &start{
-		group: s.group, position: s.position, lost: s.bus.cfg.Lost, handled: s.handled,
-		initial: c.Consumer.Offsets.Initial,
-	}
+	s.handled = s.handled || start.handled
+	return begin, err
 }
 
 // Close stops intake, waits up to Config.Drain for acks, commits, leaves the group and closes the channels. Brokers
