@@ -42,7 +42,8 @@ type Connector struct {
 	// Slot is the replication slot, which the connector creates. "" means "surge_outbox". Slots are the whole
 	// server's, so services that share one need one each.
 	Slot string
-	// Publication is what [Connector.CreatePublication] creates. "" means "surge_outbox".
+	// Publication is what [Connector.CreatePublication] creates. "" means "surge_outbox". Publications are the
+	// database's, so services that share one need one each.
 	Publication string
 	// TopicPrefix begins the names of the connector's own topics, such as heartbeats. "" means Name.
 	TopicPrefix string
@@ -146,23 +147,43 @@ func (c Connector) JSON() ([]byte, error) {
 }
 
 // CreatePublication creates the publication that the connector reads, of inserts into the outbox table alone,
-// unless it is there. Who calls it must own the table and may create publications in the database.
+// unless it is there. Who calls it must own the table and may create publications in the database. A publication of that
+// name that leaves these inserts out is an error: publications are the database's, so services that share one need one
+// each.
 func (c Connector) CreatePublication(ctx context.Context, db *gorm.DB) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
 	c = c.withDefaults()
 	db = db.WithContext(ctx)
-	var found int64
-	err := db.Raw("SELECT count(*) FROM pg_publication WHERE pubname = ?", c.Publication).Scan(&found).Error
-	if err == nil && found == 0 {
+	there, err := c.published(db)
+	if err == nil && !there {
 		err = db.Exec("CREATE PUBLICATION " + c.Publication + " FOR TABLE " + c.table() +
 			" WITH (publish = 'insert')").Error
+		if there, again := c.published(db); there && again == nil { // somebody else was faster
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("debezium: create publication %s: %w", c.Publication, err)
 	}
 	return nil
+}
+
+// published reports whether the publication is there. Without the outbox's inserts it must not be used: the connector
+// would confirm what it never saw, and a pruner delete it.
+func (c Connector) published(db *gorm.DB) (bool, error) {
+	var covers []bool
+	err := db.Raw(`SELECT pubinsert AND EXISTS (SELECT FROM pg_publication_tables t
+		WHERE t.pubname = p.pubname AND t.schemaname = ? AND t.tablename = 'outbox')
+		FROM pg_publication p WHERE pubname = ?`, c.Schema, c.Publication).Scan(&covers).Error
+	if err != nil || len(covers) == 0 {
+		return false, err
+	}
+	if !covers[0] {
+		return false, fmt.Errorf("Connector.Publication names one that has no inserts into %s", c.table())
+	}
+	return true, nil
 }
 
 func (c Connector) table() string { return c.Schema + ".outbox" }
