@@ -147,9 +147,9 @@ func (c Connector) JSON() ([]byte, error) {
 }
 
 // CreatePublication creates the publication that the connector reads, of inserts into the outbox table alone,
-// unless it is there. Who calls it must own the table and may create publications in the database. A publication of that
-// name that leaves these inserts out is an error: publications are the database's, so services that share one need one
-// each.
+// unless it is there. Who calls it must own the table and may create publications in the database. A publication of
+// that name that leaves these inserts out is an error: publications are the database's, so services that share one
+// need one each.
 func (c Connector) CreatePublication(ctx context.Context, db *gorm.DB) error {
 	if err := c.Validate(); err != nil {
 		return err

@@ -6,7 +6,8 @@ var (
 	// ErrNoSlot says that the replication slot does not exist: the connector was never started, or the slot was
 	// dropped. Nothing is deleted.
 	ErrNoSlot = errors.New("debezium: the replication slot does not exist")
-	// ErrInactive says that no connector reads the slot. Nothing is deleted, and the server keeps its log.
+	// ErrInactive says that no connector reads the slot, or not yet: it may be under creation. Nothing is deleted, and the
+	// server keeps its log.
 	ErrInactive = errors.New("debezium: no connector reads the replication slot")
 	// ErrLost says that the server has dropped log that the slot still needed (max_slot_wal_keep_size). The slot is
 	// of no use any more; what the connector has missed is still in the table.

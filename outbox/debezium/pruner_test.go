@@ -215,6 +215,32 @@ func TestRule17_AnotherSlotOfTheSameNameConfirmsNothing(t *testing.T) {
 	}
 }
 
+// A slot that is being created has no position yet. What is in the table then is not what the connector will read from
+// the log, so a round must not begin.
+func TestRule17_ASlotThatIsBeingCreatedIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.add(3)
+	tx := s.db.Begin()
+	defer tx.Rollback()
+	must(t, tx.Exec("SELECT pg_current_xact_id()").Error) // the slot begins behind it
+	created := make(chan error, 1)
+	go func() {
+		created <- s.db.Exec("SELECT pg_create_logical_replication_slot(?, 'pgoutput')", s.slot).Error
+	}()
+	p := s.idle()
+	eventually(t, "the slot is there", func() bool {
+		_, _, err := p.Survey(t.Context())
+		return !errors.Is(err, debezium.ErrNoSlot)
+	})
+	if _, n, err := p.Survey(t.Context()); !errors.Is(err, debezium.ErrInactive) {
+		t.Errorf("a round of %d: %v", n, err)
+	}
+	must(t, tx.Rollback().Error)
+	must(t, <-created)
+	s.dropSlot()
+}
+
 func TestPrunerNeedsTheSlot(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

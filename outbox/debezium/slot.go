@@ -18,21 +18,21 @@ func (p *Pruner) slot(ctx context.Context, mark string) (s slot, err error) {
 		mark = "FFFFFFFF/FFFFFFFF"
 	}
 	var reader sql.NullInt64
-	var lost bool
+	var confirmed, lost sql.NullBool
 	err = p.pool.QueryRowContext(ctx, `SELECT active_pid, confirmed_flush_lsn >= $2::pg_lsn, wal_status = 'lost'
 		FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()`,
-		p.cfg.Slot, mark).Scan(&reader, &s.confirmed, &lost)
+		p.cfg.Slot, mark).Scan(&reader, &confirmed, &lost)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return s, ErrNoSlot
 	case err != nil:
 		return s, err
-	case lost:
+	case lost.Bool:
 		return s, ErrLost
-	case !reader.Valid:
+	case !reader.Valid || !confirmed.Valid: // without a position it is being created, and so is the connector's snapshot
 		return s, ErrInactive
 	}
-	s.reader = reader.Int64
+	s.reader, s.confirmed = reader.Int64, confirmed.Bool
 	return s, nil
 }
 
