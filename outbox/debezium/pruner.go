@@ -157,6 +157,7 @@ func (p *Pruner) remove(ctx context.Context, seqs []int64) error {
 	for len(seqs) > 0 {
 		part := seqs[:min(len(seqs), maxDelete)]
 		seqs = seqs[len(part):]
+		var n int64
 		err := p.transaction(ctx, func(tx *sql.Tx) error {
 			if _, err := tx.ExecContext(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
 				return err
@@ -165,13 +166,13 @@ func (p *Pruner) remove(ctx context.Context, seqs []int64) error {
 			if err != nil {
 				return err
 			}
-			n, err := res.RowsAffected()
-			p.pruned.Add(uint64(max(n, 0))) //nolint:gosec // not negative
+			n, err = res.RowsAffected()
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		p.pruned.Add(uint64(max(n, 0))) //nolint:gosec // not negative
 	}
 	p.begin(time.Time{})
 	return nil

@@ -241,6 +241,29 @@ func TestRule17_ASlotThatIsBeingCreatedIsNotRead(t *testing.T) {
 	s.dropSlot()
 }
 
+// A round whose deletion was not committed is not deleted.
+func TestPrunedCountsWhatWasCommitted(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.createSlot()
+	s.add(3)
+	r := s.read()
+	must(t, s.db.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+		$$ BEGIN RAISE EXCEPTION 'not now'; END $$`).Error)
+	must(t, s.db.Exec(`CREATE CONSTRAINT TRIGGER refuse AFTER DELETE ON outbox DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION refuse()`).Error)
+	p := s.idle()
+	round := s.survey(p, 3)
+	eventually(t, "the commit is refused", func() bool {
+		r.confirm()
+		confirmed, _, err := p.Settle(t.Context(), round)
+		return confirmed && err != nil
+	})
+	if n := p.Pruned(); n != 0 || s.depth("outbox") != 3 {
+		t.Errorf("pruned %d, %d rows stay", n, s.depth("outbox"))
+	}
+}
+
 func TestPrunerNeedsTheSlot(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
