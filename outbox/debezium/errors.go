@@ -12,8 +12,8 @@ var (
 	// ErrLost says that the server has dropped log that the slot still needed (max_slot_wal_keep_size). The slot is
 	// of no use any more; what the connector has missed is still in the table.
 	ErrLost = errors.New("debezium: the replication slot has lost a part of the log")
-	// ErrBehind says that rows have waited too long to be confirmed.
-	ErrBehind = errors.New("debezium: the connector is behind")
+	// ErrBehind says that rows have waited too long to be confirmed and deleted, or scheduled messages to be moved.
+	ErrBehind = errors.New("debezium: the pruner is behind")
 	// ErrRunning says that this pruner runs already.
 	ErrRunning = errors.New("debezium: the pruner runs already")
 	// ErrStopped says that this pruner does not run.

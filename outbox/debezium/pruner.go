@@ -27,7 +27,8 @@ type PrunerConfig struct {
 	// takes as long as Connect lets a position wait (offset.flush.interval.ms of the worker, a minute by default), so
 	// Round divided by it bounds the messages per second. 0 means 1,000,000.
 	Round int
-	// BehindAfter is how long a round may wait before Healthy complains. 0 means 5 minutes.
+	// BehindAfter is how long a round, or a scheduled message that is due, may wait before Healthy complains.
+	// 0 means 5 minutes.
 	BehindAfter time.Duration
 	// Logger hears of failures. nil discards.
 	Logger *slog.Logger
@@ -73,10 +74,8 @@ type Pruner struct {
 	pruned  atomic.Uint64
 	moved   atomic.Uint64
 
-	mu      sync.Mutex
-	since   time.Time // the round under way began
-	err     error     // of the last look at the slot
-	moveErr error     // of the last look for scheduled messages
+	rounds chore
+	moves  chore
 }
 
 // NewPruner returns a pruner of the outbox in db, which must be PostgreSQL and have the tables of package outbox.
@@ -105,6 +104,10 @@ func (p *Pruner) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer p.running.Store(false)
+	for _, c := range []*chore{&p.rounds, &p.moves} { // of an earlier Run
+		c.done()
+		c.note(nil)
+	}
 	var loops sync.WaitGroup
 	loops.Go(func() { p.moveLoop(ctx) })
 	loops.Go(func() { p.pruneLoop(ctx) })
@@ -119,23 +122,23 @@ func (p *Pruner) pruneLoop(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("outbox cannot be pruned", "slot", p.cfg.Slot, "error", err)
 		}
-		p.note(err)
+		p.rounds.note(err)
 		_ = sleep(ctx, p.cfg.Interval)
 	}
 }
 
 // prune reads a round, waits until the slot has confirmed it, and deletes it.
 func (p *Pruner) prune(ctx context.Context) error {
+	p.rounds.begin()
 	r, err := p.survey(ctx)
 	if err != nil {
 		return err
 	}
-	p.note(nil)
+	p.rounds.note(nil)
 	if len(r.seqs) == 0 {
-		p.begin(time.Time{})
+		p.rounds.done()
 		return nil
 	}
-	p.begin(time.Now())
 	for {
 		confirmed, void, err := p.settled(ctx, r)
 		switch {
@@ -174,7 +177,7 @@ func (p *Pruner) remove(ctx context.Context, seqs []int64) error {
 		}
 		p.pruned.Add(uint64(max(n, 0))) //nolint:gosec // not negative
 	}
-	p.begin(time.Time{})
+	p.rounds.done()
 	return nil
 }
 
@@ -190,52 +193,11 @@ func (p *Pruner) transaction(ctx context.Context, fn func(*sql.Tx) error) error 
 	return tx.Commit()
 }
 
-func (p *Pruner) note(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err = err
-}
-
-func (p *Pruner) noteMove(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.moveErr = err
-}
-
-// begin notes when a round began that is not yet done; only the first of those that are given up counts.
-func (p *Pruner) begin(at time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at.IsZero() || p.since.IsZero() {
-		p.since = at
-	}
-}
-
 // Pruned returns how many rows this pruner has deleted.
 func (p *Pruner) Pruned() uint64 { return p.pruned.Load() }
 
 // Moved returns how many scheduled messages this pruner has moved into the outbox.
 func (p *Pruner) Moved() uint64 { return p.moved.Load() }
-
-// Healthy returns nil while the pruner runs, a connector reads the slot, what is published leaves the table and what is
-// due moves there. Errors: [ErrNoSlot], [ErrInactive], [ErrLost], [ErrStopped], [ErrBehind], what the database says.
-func (p *Pruner) Healthy(ctx context.Context) error {
-	if _, err := p.slot(ctx, ""); err != nil {
-		return err
-	}
-	if !p.running.Load() {
-		return ErrStopped
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := errors.Join(p.err, p.moveErr); err != nil {
-		return err
-	}
-	if waited := time.Since(p.since); !p.since.IsZero() && waited > p.cfg.BehindAfter {
-		return fmt.Errorf("%w: rows wait for %v", ErrBehind, waited.Round(time.Second))
-	}
-	return nil
-}
 
 // Drain waits until every message that was committed before the call has been published and deleted: the moment
 // to stop the connector when a relay is to take over. Scheduled messages are not waited for. A pruner must be

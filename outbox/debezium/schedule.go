@@ -34,19 +34,24 @@ func (p *Pruner) moveLoop(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("outbox cannot move scheduled messages", "error", err)
 		}
-		p.noteMove(err)
+		p.moves.note(err)
 		_ = sleep(ctx, wait)
 	}
 }
 
 // moveDue moves what is due and returns how long to wait. It writes only if there is something to move.
 func (p *Pruner) moveDue(ctx context.Context) (time.Duration, error) {
+	p.moves.begin()
 	var next sql.NullInt64
 	err := p.pool.QueryRowContext(ctx, "SELECT min(due_at) - "+now+" FROM outbox_scheduled").Scan(&next)
-	if err != nil || !next.Valid {
+	switch {
+	case err != nil:
 		return p.cfg.Interval, err
-	}
-	if next.Int64 > 0 {
+	case !next.Valid:
+		p.moves.done()
+		return p.cfg.Interval, nil
+	case next.Int64 > 0:
+		p.moves.done()
 		return time.Duration(min(next.Int64, p.cfg.Interval.Microseconds())) * time.Microsecond, nil
 	}
 	res, err := p.pool.ExecContext(ctx, move, maxDue)
@@ -57,6 +62,7 @@ func (p *Pruner) moveDue(ctx context.Context) (time.Duration, error) {
 	if err != nil || n == 0 { // another pruner has them
 		return p.cfg.Interval, err
 	}
+	p.moves.done()
 	p.moved.Add(uint64(n)) //nolint:gosec // not negative
 	return 0, nil
 }
