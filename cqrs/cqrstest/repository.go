@@ -61,12 +61,16 @@ func (r *Repository[A, ID]) Save(ctx context.Context, a *A) error {
 	})
 }
 
-// Delete removes an aggregate. It returns aggregate.ErrConflict.
+// Delete removes an aggregate, which is new afterwards. It returns aggregate.ErrConflict, and aggregate.ErrNotFound for
+// one that is new already.
 func (r *Repository[A, ID]) Delete(ctx context.Context, a *A) error {
+	if r.root(a).Version == 0 {
+		return fmt.Errorf("%v: %w", r.id(a), aggregate.ErrNotFound)
+	}
 	return r.write(ctx, a, func(id ID, root *aggregate.Root) {
 		delete(r.rows, id)
 		r.events = append(r.events, root.Recorded()...)
-		root.Saved(root.Version)
+		root.Saved(0)
 	})
 }
 

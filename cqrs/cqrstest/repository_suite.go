@@ -47,6 +47,7 @@ func RunRepository(t *testing.T, open func(t *testing.T) RepositoryFixture) {
 		"Exists":    repoExists,
 		"Conflict":  repoConflict,
 		"Delete":    repoDelete,
+		"DeleteNew": repoDeleteNew,
 		"Copies":    repoCopies,
 		"Undo":      repoUndo,
 		"Race":      repoRace,
@@ -150,6 +151,20 @@ func repoDelete(t *testing.T, f RepositoryFixture) {
 	want(t, "published", f.Published(), []any{Changed{"s-1", "deleted"}})
 	must(t, f.save(t, &Sample{ID: "s-1", Name: "anew"}))
 	want(t, "made anew", f.there(t, "s-1").Version, int64(1))
+	must(t, f.delete(t, f.there(t, "s-1")))
+	s.Name = "revived"
+	must(t, f.save(t, s)) // what was deleted is new
+	want(t, "made of what was deleted", f.there(t, "s-1").Version, int64(1))
+}
+
+// An aggregate that was never saved is not there to be deleted, even where its ID is taken.
+func repoDeleteNew(t *testing.T, f RepositoryFixture) {
+	must(t, f.save(t, &Sample{ID: "s-1", Name: "kept"}))
+	for _, id := range []string{"s-1", "s-9"} {
+		isErr(t, "Delete of a new one", f.delete(t, (&Sample{ID: id}).change("deleted")), aggregate.ErrNotFound)
+	}
+	want(t, "stored", f.there(t, "s-1").Name, "kept")
+	want(t, "published", len(f.Published()), 0)
 }
 
 func repoCopies(t *testing.T, f RepositoryFixture) {
