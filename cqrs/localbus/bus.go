@@ -1,6 +1,7 @@
 package localbus
 
 import (
+	"errors"
 	"slices"
 	"sync"
 
@@ -46,7 +47,10 @@ func (b *Bus) Publisher() message.Publisher { return &publisher{bus: b} }
 func (b *Bus) Subscriber(group string) (message.Subscriber, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if b.closed {
+	switch {
+	case group == "":
+		return nil, errors.New("localbus: group is empty")
+	case b.closed:
 		return nil, ErrClosed
 	}
 	return &subscriber{bus: b, group: group}, nil
@@ -139,15 +143,15 @@ func (b *Bus) announce() {
 	b.changed = make(chan struct{})
 }
 
-// missing says whom a publisher to a topic must wait for, "" for nobody; the caller holds mu.
-func (b *Bus) missing(readers []*reader) string {
+// missing says whom a publisher to a topic must wait for, if anybody; the caller holds mu.
+func (b *Bus) missing(readers []*reader) (group string, ok bool) {
 	for g := range b.silent {
-		return g
+		return g, true
 	}
 	for _, r := range readers {
 		if len(r.subs) == 0 {
-			return r.group
+			return r.group, true
 		}
 	}
-	return ""
+	return "", false
 }

@@ -55,6 +55,18 @@ func TestRule18_PublishWaitsForAGroupKnownByName(t *testing.T) {
 	})
 }
 
+// A group without a name, as an unset variable makes it, is awaited like others; who would read as one is told.
+func TestRule18_AGroupNeedsAName(t *testing.T) {
+	bubble(t, localbus.Config{Groups: []string{""}, Discard: true, Wait: time.Minute}, func(r *rig) {
+		res := r.publish("t", keyed("k", "1")...)
+		time.Sleep(time.Minute)
+		r.returns(res, localbus.ErrAbsent, 0)
+		if _, err := r.bus.Subscriber(""); err == nil {
+			t.Error("a subscriber of no group")
+		}
+	})
+}
+
 func TestRule18_AnAbsentGroupIsAnErrorAfterWait(t *testing.T) {
 	bubble(t, localbus.Config{Wait: time.Minute}, func(r *rig) {
 		r.bus.Declare("absent", "t")

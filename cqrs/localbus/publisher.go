@@ -53,7 +53,7 @@ func (b *Bus) hand(ctx context.Context, c *call) (bool, error) {
 	var timeout <-chan time.Time
 	for {
 		handed, absent, changed, err := b.offer(c)
-		if absent == "" || err != nil {
+		if changed == nil {
 			return handed, err
 		}
 		if timeout == nil {
@@ -72,7 +72,7 @@ func (b *Bus) hand(ctx context.Context, c *call) (bool, error) {
 	}
 }
 
-// offer enqueues the batch for every reader, or names a group that is not there and returns the
+// offer enqueues the batch for every reader, or names a group that is not there and returns, only then, the
 // channel that tells of changes. It holds the lock so that Close and Forget see all of it or nothing.
 func (b *Bus) offer(c *call) (handed bool, absent string, changed <-chan struct{}, err error) {
 	b.mu.RLock()
@@ -81,7 +81,7 @@ func (b *Bus) offer(c *call) (handed bool, absent string, changed <-chan struct{
 		return false, "", nil, ErrClosed
 	}
 	readers := b.topics[c.topic]
-	if absent = b.missing(readers); absent != "" {
+	if absent, ok := b.missing(readers); ok {
 		return false, absent, b.changed, nil
 	}
 	if len(readers) == 0 {
