@@ -13,7 +13,8 @@
 //   - Order per key (metadata ce_partitionkey, the record's key). A nack delivers that message and the
 //     unacked ones after it in its partition again, in order, after a pause.
 //   - Publishing waits for all in-sync replicas, is idempotent within a connection, and says by
-//     [PublishError] which messages of a batch failed. Keys go to the partitions where Java's clients put them.
+//     [PublishError] which messages of a batch failed. Keys go to the partitions where Java's clients put them,
+//     unless Publisher.OverwriteSaramaConfig brings another partitioner, see [NewPartitioner].
 //   - A new group starts with the oldest record, unless Subscriber.OverwriteSaramaConfig says otherwise.
 //   - A group goes on where it was, or not at all: offsets that are gone are a [LostError] until Config.Lost
 //     decides. A consumer that keeps its own positions gives them to [Bus.SubscriberAt].

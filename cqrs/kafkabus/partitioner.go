@@ -9,6 +9,8 @@ import (
 // NewPartitioner is a sarama.PartitionerConstructor that sends a key where Java's clients (and so Kafka
 // Connect, Debezium and Kafka Streams) and franz-go send it: murmur2 modulo the partitions. sarama's own
 // default is FNV-1a, under which keys would move when the writer changes. Messages without a key go anywhere.
+// A Publisher.OverwriteSaramaConfig is taken as it is, so set its Producer.Partitioner to this, or to what the other
+// writers of its topics use.
 func NewPartitioner(topic string) sarama.Partitioner {
 	return partitioner{keyless: sarama.NewRandomPartitioner(topic)}
 }
