@@ -75,9 +75,14 @@ func TestOAuth(t *testing.T) {
 	if sent, _ := token.Load().(string); !strings.Contains(sent, "Bearer the-token") {
 		t.Fatalf("authenticated by %q", sent)
 	}
-	cfg.SASL.Token = func(context.Context) (string, error) { return "", errors.New("no token today") }
-	if err := open(t, cluster.ListenAddrs(), cfg).Publisher().Publish("t", keyed("k", "1")...); err == nil {
-		t.Fatal("went on without a token")
+	for name, without := range map[string]func(context.Context) (string, error){
+		"error": func(context.Context) (string, error) { return "", errors.New("no token today") },
+		"panic": func(context.Context) (string, error) { panic("no token today") }, // on a goroutine of sarama's
+	} {
+		cfg.SASL.Token = without
+		if err := open(t, cluster.ListenAddrs(), cfg).Publisher().Publish("t", keyed("k", "1")...); err == nil {
+			t.Fatalf("%s: went on without a token", name)
+		}
 	}
 }
 
