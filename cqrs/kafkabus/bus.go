@@ -75,7 +75,7 @@ func (b *Bus) Subscriber(group string) (message.Subscriber, error) {
 
 // SubscriberAt is [Bus.Subscriber] for a group that keeps its own positions, such as the checkpoints of a read
 // model. Whenever a partition is assigned to the member, position says where it begins to read: at the offset of
-// the first record to read, [Oldest] or [Newest]; not ok means the committed offset. An error keeps the
+// the first record to read, [Oldest] or [Newest]; not ok means the committed offset. An error, or a panic, keeps the
 // member from reading anything, and it is asked again soon. It is called for one partition after the other.
 func (b *Bus) SubscriberAt(
 	group string, position func(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error),

@@ -105,7 +105,7 @@ func (s *start) want(
 	ctx context.Context, topic string, partition int32, committed map[string]map[int32]int64,
 ) (int64, error) {
 	if s.position != nil {
-		offset, ok, err := s.position(ctx, topic, partition)
+		offset, ok, err := s.ask(ctx, topic, partition)
 		if err != nil {
 			return 0, fmt.Errorf("kafkabus: position of group %q in topic %q, partition %d: %w",
 				s.group, topic, partition, err)
@@ -121,6 +121,16 @@ func (s *start) want(
 		return gone, nil
 	}
 	return s.initial, nil
+}
+
+// ask asks for the position; a panic on the group's goroutine would end the process.
+func (s *start) ask(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return s.position(ctx, topic, partition)
 }
 
 // committed returns the group's offsets by topic and partition.

@@ -360,3 +360,24 @@ func TestRule10_AGroupThatHadOffsetsIsNotTakenForANewOne(t *testing.T) {
 	publish(t, bus, name, keyed("k", "4")...)
 	wantIDs(t, read(t, in, 1), "4")
 }
+
+// Who keeps the positions may panic: the member reads nothing, and asks again.
+func TestRule32_APositionThatPanicsIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	cfg := quickConfig()
+	cfg.Subscriber.ReconnectRetrySleep = 20 * time.Millisecond
+	bus := open(t, fake(t).ListenAddrs(), cfg)
+	name := topic(t, bus, 1)
+	publish(t, bus, name, keyed("k", "0")...)
+	var asked atomic.Int32
+	sub, err := bus.SubscriberAt("g", func(context.Context, string, int32) (int64, bool, error) {
+		if asked.Add(1) < 3 {
+			panic("no luck")
+		}
+		return 0, true, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantIDs(t, read(t, subscribe(t, sub, name), 1), "0")
+}
