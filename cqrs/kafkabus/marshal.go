@@ -38,6 +38,7 @@ const (
 // whose UUID header it also writes, and reads what Debezium's EventRouter writes from an outbox table.
 // A record without an id gets one made of its topic, partition and offset, the same on every delivery; a topic that is
 // deleted and made anew gives the same ids to other records, which an inbox that remembers the first ones skips.
+// Metadata named "headers" has no place in such a record: it is read as Debezium's, so do not use that name.
 type Marshaler struct{}
 
 var _ kafka.MarshalerUnmarshaler = Marshaler{}
