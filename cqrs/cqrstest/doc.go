@@ -8,5 +8,6 @@
 //	handler fails                   Given and When fail the test with the handler's error
 //	handler refuses                 ThenRejected, and Then reports it where events were expected
 //	message is not in the catalog   Given and When fail the test
+//	nobody handles the message      Given and When fail the test
 //	aggregate saved by two          aggregate.ErrConflict from Save, as with a database
 package cqrstest

@@ -22,6 +22,7 @@ type Scenario struct {
 
 	t       testing.TB
 	s       *cqrs.Sender
+	p       *cqrs.Processor
 	bus     *bus
 	last    cqrs.Answer
 	refused *cqrs.Rejection
@@ -46,6 +47,7 @@ func NewScenario(t testing.TB, c *cqrs.Catalog, register func(*cqrs.Processor, *
 	if err != nil {
 		t.Fatal(err)
 	}
+	sc.p = p
 	register(p, s)
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
@@ -165,10 +167,14 @@ func (s *Scenario) handle(v any) {
 	m := message.NewMessage(uuid.NewString(), payload)
 	m.Metadata = env.Metadata()
 	s.bus.dead.take()
+	skipped := s.p.Stats().Skipped
 	if !s.bus.deliver(info.Topic, m) {
 		s.t.Fatalf("nobody handles %q", info.Name)
 	}
 	s.outcome(v, m)
+	if s.p.Stats().Skipped > skipped { // of a topic that is read for others
+		s.t.Fatalf("nobody handles %q", info.Name)
+	}
 }
 
 func (s *Scenario) outcome(v any, m *message.Message) {
