@@ -2,6 +2,7 @@ package localbus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -87,5 +88,29 @@ func watchEnd(t *testing.T, got []*message.Message) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the contexts do not end; the first that has is %d", dead)
 		}
+	}
+}
+
+// The last ack may come just when the publisher gives up: then nothing is left to publish again, and nothing has failed.
+func TestAPublishErrorNamesWhatHasFailed(t *testing.T) {
+	t.Parallel()
+	bus := localbus.New(localbus.Config{Partitions: 5000})
+	in := subscribe(t.Context(), t, bus)
+	for range 200 {
+		until, giveUp := context.WithCancel(t.Context())
+		m := message.NewMessage("1", nil)
+		m.SetContext(until)
+		published := make(chan error, 1)
+		go func() { published <- bus.Publisher().Publish("t", m) }()
+		got := <-in
+		giveUp()
+		got.Ack()
+		var failed *localbus.PublishError
+		if err := <-published; errors.As(err, &failed) && len(failed.Failed()) == 0 {
+			t.Fatalf("Publish = %v", err)
+		}
+	}
+	if err := bus.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -104,16 +104,19 @@ func (b *Bus) await(ctx context.Context, c *call) error {
 	case <-ctx.Done():
 		c.finish(ctx.Err())
 	}
-	if c.err == nil || c.open.Load() == 0 {
-		return nil // all acked, if only just
+	if c.err == nil {
+		return nil
 	}
 	b.mu.RLock()
 	for _, r := range b.topics[c.topic] {
 		r.purge()
 	}
 	b.mu.RUnlock()
-	b.cfg.Logger.Warn("messages are given back to their publisher", "topic", c.topic, "error", c.err)
-	return c.failure(c.err)
+	err := c.failure(c.err)
+	if err != nil {
+		b.cfg.Logger.Warn("messages are given back to their publisher", "topic", c.topic, "error", c.err)
+	}
+	return err
 }
 
 // A call is one Publish under way.
@@ -166,13 +169,16 @@ func (c *call) isOver() bool {
 	return c.over
 }
 
-// failure describes which messages have not been acked by every group.
+// failure describes which messages have not been acked by every group; it is nil when all are, if only just.
 func (c *call) failure(err error) error {
 	e := &PublishError{Topic: c.topic, Err: err}
 	for i := range c.left {
 		if !c.handed || c.left[i].Load() > 0 {
 			e.Indexes = append(e.Indexes, i)
 		}
+	}
+	if len(e.Indexes) == 0 {
+		return nil
 	}
 	return e
 }
