@@ -130,7 +130,7 @@ func (c Connector) Config() (map[string]string, error) {
 		"publication.name":      c.Publication,
 		"table.include.list":    table,
 		overrides:               table,
-		overrides + "." + table: "SELECT * FROM " + table + " ORDER BY seq",
+		overrides + "." + table: "SELECT * FROM " + c.quoted() + " ORDER BY seq",
 		"heartbeat.interval.ms": strconv.FormatInt(c.Heartbeat.Milliseconds(), 10),
 	})
 	maps.Copy(cfg, c.Settings)
@@ -158,7 +158,7 @@ func (c Connector) CreatePublication(ctx context.Context, db *gorm.DB) error {
 	db = db.WithContext(ctx)
 	there, err := c.published(db)
 	if err == nil && !there {
-		err = db.Exec("CREATE PUBLICATION " + c.Publication + " FOR TABLE " + c.table() +
+		err = db.Exec("CREATE PUBLICATION " + quote(c.Publication) + " FOR TABLE " + c.quoted() +
 			" WITH (publish = 'insert')").Error
 		if there, again := c.published(db); there && again == nil { // somebody else was faster
 			err = nil
@@ -187,3 +187,8 @@ func (c Connector) published(db *gorm.DB) (bool, error) {
 }
 
 func (c Connector) table() string { return c.Schema + ".outbox" }
+
+// quoted is the table as SQL has it, in which names like "order" are words of its own.
+func (c Connector) quoted() string { return quote(c.Schema) + ".outbox" }
+
+func quote(name string) string { return `"` + name + `"` } // names were checked

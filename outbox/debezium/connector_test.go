@@ -49,7 +49,7 @@ func TestConnectorFillsTheShippedConfiguration(t *testing.T) {
 		"database.hostname": "h", "database.port": "1", "database.user": "u", "database.password": "p",
 		"database.dbname": "d", "topic.prefix": "n", "slot.name": "x", "publication.name": "y",
 		"heartbeat.interval.ms": "60000", "table.include.list": "s.outbox", "poll.interval.ms": "7",
-		"snapshot.select.statement.overrides.s.outbox":      "SELECT * FROM s.outbox ORDER BY seq",
+		"snapshot.select.statement.overrides.s.outbox":      `SELECT * FROM "s".outbox ORDER BY seq`,
 		"snapshot.select.statement.overrides.public.outbox": "",
 	} {
 		if got.Config[name] != want {

@@ -34,7 +34,7 @@ func TestCreatePublicationByTwoAtOnce(t *testing.T) {
 	eventually(t, "the second one waits for the first", func() bool {
 		var waiting int
 		must(t, s.db.Raw("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE ?",
-			"CREATE PUBLICATION "+c.Publication+"%").Scan(&waiting).Error)
+			`CREATE PUBLICATION "`+c.Publication+`"%`).Scan(&waiting).Error)
 		return waiting == 1
 	})
 	must(t, first.Commit().Error)
@@ -42,4 +42,20 @@ func TestCreatePublicationByTwoAtOnce(t *testing.T) {
 	if err := <-second; err != nil {
 		t.Error(err)
 	}
+}
+
+// A schema may be called as its service, and the service order, which is a word of SQL's.
+func TestConnectorOfASchemaWithAReservedName(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	c := s.connector()
+	c.Schema = "order"
+	tx := s.db.Begin()
+	defer tx.Rollback()
+	must(t, tx.Exec(`CREATE SCHEMA "order"`).Error)
+	must(t, tx.Exec(`CREATE TABLE "order".outbox (seq bigint)`).Error)
+	cfg, err := c.Config()
+	must(t, err)
+	must(t, tx.Exec(cfg["snapshot.select.statement.overrides.order.outbox"]).Error)
+	must(t, c.CreatePublication(t.Context(), tx))
 }
