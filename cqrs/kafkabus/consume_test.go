@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -255,6 +256,22 @@ func TestLag(t *testing.T) {
 		ack(read(t, in, 30)...)
 		eventually(t, "none wait, by autocommit", is(0))
 	})
+}
+
+// A topic that is not there yet has nothing that waits, and hides no other topic's lag.
+func TestLagWithoutATopic(t *testing.T) {
+	t.Parallel()
+	bus := open(t, fake(t).ListenAddrs(), quickConfig())
+	name := topic(t, bus, 1)
+	publish(t, bus, name, keyed("k", "0", "1")...)
+	sub := subscriber(t, bus, "g")
+	in := subscribe(t, sub, name)
+	subscribe(t, sub, "later")
+	read(t, in, 2)
+	lag, err := sub.(cqrs.Lagger).Lag(t.Context())
+	if want := map[string]int64{name: 2, "later": 0}; err != nil || !maps.Equal(lag, want) {
+		t.Errorf("%v, %v, want %v", lag, err, want)
+	}
 }
 
 func TestClosedThingsSaySo(t *testing.T) {

@@ -108,12 +108,22 @@ func (b *Bus) topicConfig(ctx context.Context, topic string) (map[string]string,
 // a producer ends with a control record, which has an offset and is received by nobody: those at the end of a partition
 // stay in its lag until a record comes behind them.
 func (b *Bus) Lag(ctx context.Context, group string, topics ...string) (map[string]int64, error) {
+	return b.lag(ctx, group, topics, func(sarama.Client) []string { return topics })
+}
+
+// lag is Lag, for topics of which some may have no records because they are not there.
+func (b *Bus) lag(
+	ctx context.Context, group string, topics []string, which func(sarama.Client) []string,
+) (map[string]int64, error) {
 	lag := make(map[string]int64, len(topics))
 	if len(topics) == 0 {
 		return lag, nil
 	}
+	for _, t := range topics {
+		lag[t] = 0
+	}
 	err := b.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
-		partitions, err := partitionsOf(client, topics)
+		partitions, err := partitionsOf(client, which(client))
 		if err != nil {
 			return err
 		}
@@ -136,6 +146,13 @@ func (b *Bus) Lag(ctx context.Context, group string, topics ...string) (map[stri
 		return nil, err
 	}
 	return lag, nil
+}
+
+// existing leaves out the topics that do not exist.
+func existing(client sarama.Client, topics []string) []string {
+	return slices.DeleteFunc(slices.Clone(topics), func(t string) bool {
+		return errors.Is(client.RefreshMetadata(t), sarama.ErrUnknownTopicOrPartition)
+	})
 }
 
 func partitionsOf(client sarama.Client, topics []string) (map[string][]int32, error) {

@@ -67,10 +67,10 @@ func (s *subscriber) SubscribeInitialize(topic string) error {
 	return s.bus.CreateTopics(ctx, Topic{Name: topic})
 }
 
-// Lag is [Bus.Lag] of the topics that are subscribed to.
+// Lag is [Bus.Lag] of the topics that are subscribed to; that of a topic that does not exist yet is 0.
 func (s *subscriber) Lag(ctx context.Context) (map[string]int64, error) {
 	topics, _ := s.topics()
-	return s.bus.Lag(ctx, s.group, topics...)
+	return s.bus.lag(ctx, s.group, topics, func(c sarama.Client) []string { return existing(c, topics) })
 }
 
 // Check is described at [Bus.Subscriber].
@@ -95,10 +95,7 @@ func (s *subscriber) Check(ctx context.Context, handled bool, topics ...string) 
 // look reports whether the group can go on where it was.
 func (s *subscriber) look(ctx context.Context, topics []string) error {
 	return s.bus.admin(ctx, func(client sarama.Client, admin sarama.ClusterAdmin) error {
-		there := slices.DeleteFunc(slices.Clone(topics), func(t string) bool {
-			return errors.Is(client.RefreshMetadata(t), sarama.ErrUnknownTopicOrPartition) // it is new once it is there
-		})
-		partitions, err := partitionsOf(client, there)
+		partitions, err := partitionsOf(client, existing(client, topics)) // the others are new once they are there
 		if err != nil {
 			return err
 		}
