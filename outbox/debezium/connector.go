@@ -154,6 +154,9 @@ func (c Connector) CreatePublication(ctx context.Context, db *gorm.DB) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
+	if err := checkDatabase("CreatePublication", db); err != nil {
+		return err
+	}
 	c = c.withDefaults()
 	db = db.WithContext(ctx)
 	there, err := c.published(db)

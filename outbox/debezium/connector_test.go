@@ -2,12 +2,15 @@ package debezium_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/glebarez/sqlite"
 	"github.com/surge-go/surge/outbox/debezium"
+	"github.com/surge-go/surge/outbox/outboxtest"
 )
 
 func Example() {
@@ -85,5 +88,13 @@ func TestConnectorIsChecked(t *testing.T) {
 	}
 	if err := bad.CreatePublication(t.Context(), nil); err == nil {
 		t.Error("a bad name reaches the database")
+	}
+	good := debezium.Connector{Host: "h", User: "u", Database: "d"}
+	if err := good.CreatePublication(t.Context(), nil); err == nil {
+		t.Error("nil is taken for a database")
+	}
+	other := outboxtest.Open(t, sqlite.Open(outboxtest.File(t)))
+	if err := good.CreatePublication(t.Context(), other); !errors.Is(err, debezium.ErrDialect) {
+		t.Errorf("SQLite: %v", err)
 	}
 }

@@ -80,11 +80,8 @@ type Pruner struct {
 
 // NewPruner returns a pruner of the outbox in db, which must be PostgreSQL and have the tables of package outbox.
 func NewPruner(db *gorm.DB, cfg PrunerConfig) (*Pruner, error) {
-	if db == nil {
-		return nil, errors.New("debezium: NewPruner needs a database, got nil")
-	}
-	if db.Name() != "postgres" {
-		return nil, fmt.Errorf("%w, got %s", ErrDialect, db.Name())
+	if err := checkDatabase("NewPruner", db); err != nil {
+		return nil, err
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -94,6 +91,16 @@ func NewPruner(db *gorm.DB, cfg PrunerConfig) (*Pruner, error) {
 		return nil, fmt.Errorf("debezium: database handle: %w", err)
 	}
 	return &Pruner{pool: pool, cfg: cfg.withDefaults()}, nil
+}
+
+func checkDatabase(user string, db *gorm.DB) error {
+	if db == nil {
+		return fmt.Errorf("debezium: %s needs a database, got nil", user)
+	}
+	if db.Name() != "postgres" {
+		return fmt.Errorf("%w, got %s", ErrDialect, db.Name())
+	}
+	return nil
 }
 
 // Run prunes and moves until ctx ends, then returns nil; failures of the database are logged and tried again.
