@@ -2,6 +2,7 @@
 package payment
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -23,6 +24,7 @@ type Config struct {
 
 	Bank     string        // the provider's URL; required
 	Patience time.Duration // for an answer of the provider, 500 ms to 1 s; 0 means 1 s
+	Sweep    time.Duration // how long an intent may be open before the service goes on with it by itself; 0 means 30 s
 }
 
 // Open wires the service. It starts nothing; its Run does.
@@ -66,6 +68,11 @@ func wire(u *unit.Unit, cfg Config) error {
 	unit.Forward(u, effect.Handler(runner, payments.Refund()))
 
 	u.Add(bankPart{bank}, runner)
+	if !u.Unsafe().Idempotency { // without keys, to ask again is to pay again
+		u.Add(&app.Sweeper{
+			Payments: payments, Work: u.Work, Reads: reads, Age: cmp.Or(cfg.Sweep, 30*time.Second), Logger: u.Logger(),
+		})
+	}
 	u.Serve(adapters.API{Work: u.Work, Payments: payments, Reads: reads, Keys: u.Keys, Logger: u.Logger()}.Handler())
 	return nil
 }

@@ -24,6 +24,11 @@ type fixture struct {
 
 func start(t *testing.T) *fixture {
 	t.Helper()
+	return startWith(t, payment.Config{})
+}
+
+func startWith(t *testing.T, cfg payment.Config) *fixture {
+	t.Helper()
 	ledger := filepath.Join(t.TempDir(), "bank.db")
 	b, err := bank.Open(t.Context(), ledger)
 	if err != nil {
@@ -40,7 +45,8 @@ func start(t *testing.T) *fixture {
 		s.Close()
 	})
 	u := unittest.Run(t, func(ctx context.Context, c unit.Config) (*unit.Unit, error) {
-		return payment.Open(ctx, payment.Config{Config: c, Bank: s.URL})
+		cfg.Config, cfg.Bank = c, s.URL
+		return payment.Open(ctx, cfg)
 	})
 	return &fixture{u, faults, ledger}
 }

@@ -31,9 +31,17 @@ type paymentRow struct {
 // TableName implements GORM's Tabler.
 func (paymentRow) TableName() string { return "payments" }
 
+// isOpen tells the payments that have an open intent. They are few, so their index is small.
+const isOpen = `status IN ('authorizing', 'capturing', 'voiding', 'refunding')`
+
 // Migrate makes the service's tables.
 func Migrate(ctx context.Context, db *gorm.DB) error {
-	if err := db.WithContext(ctx).AutoMigrate(&paymentRow{}); err != nil {
+	db = db.WithContext(ctx)
+	err := db.AutoMigrate(&paymentRow{})
+	if err == nil {
+		err = db.Exec(`CREATE INDEX IF NOT EXISTS payments_open ON payments (id) WHERE ` + isOpen).Error
+	}
+	if err != nil {
 		return fmt.Errorf("payment: migrate: %w", err)
 	}
 	return nil
@@ -53,10 +61,14 @@ func toRow(p *domain.Payment) paymentRow {
 }
 
 func fromRow(r paymentRow) (*domain.Payment, error) {
-	return domain.Restore(domain.Snapshot{
+	return domain.Restore(r.snapshot(), r.Version), nil
+}
+
+func (r paymentRow) snapshot() domain.Snapshot {
+	return domain.Snapshot{
 		ID: r.ID, Card: r.Card, Amount: domain.Money(r.Amount), Status: domain.Status(r.Status),
 		Authorization: r.Authorization, Capture: r.Capture, Refund: r.Refund, Reason: r.Reason,
-	}, r.Version), nil
+	}
 }
 
 // translator tells domain events that others may act on, in the words of the contract.
@@ -96,6 +108,17 @@ func NewReads(db *gorm.DB) *query.Mux {
 			return app.PaymentView{}, fmt.Errorf("payment: read: %w", err)
 		}
 		return app.PaymentView{ID: string(row.ID), Status: row.Status, Amount: row.Amount, Reason: row.Reason}, nil
+	})
+	query.Handle(m, func(ctx context.Context, _ app.ListOpen) ([]app.OpenPayment, error) {
+		var rows []paymentRow
+		if err := db.WithContext(ctx).Where(isOpen).Order("id").Find(&rows).Error; err != nil {
+			return nil, fmt.Errorf("payment: read what is open: %w", err)
+		}
+		open := make([]app.OpenPayment, len(rows))
+		for i, row := range rows {
+			open[i] = app.OpenPayment{Snapshot: row.snapshot(), Version: row.Version}
+		}
+		return open, nil
 	})
 	return m
 }

@@ -33,12 +33,20 @@ func (s *Payments) Perform(
 	if err != nil {
 		return PaymentView{}, busy(err)
 	}
+	p, err := s.finish(ctx, work, o, key, r)
+	return viewOf(p), err
+}
+
+// finish asks the provider for what was recorded, and applies the answer. Several may do so at the same time: the key
+// brings them the same answer, and the first one to apply it is the only one.
+func (s *Payments) finish(
+	ctx context.Context, work cqrs.UnitOfWork, o operation, key string, r domain.Request,
+) (p domain.Snapshot, err error) {
 	answer, err := s.call(ctx, o, key, r)
 	no := cqrs.AsRejection(err)
 	if err != nil && no == nil {
-		return PaymentView{}, err
+		return p, err
 	}
-	var p domain.Snapshot
 	failed := work.Do(ctx, func(ctx context.Context) (err error) {
 		p, err = s.settle(ctx, r.Payment, func(p *domain.Payment) error {
 			switch {
@@ -51,7 +59,7 @@ func (s *Payments) Perform(
 		})
 		return err
 	})
-	return viewOf(p), errors.Join(err, failed)
+	return p, errors.Join(err, failed)
 }
 
 // busy tells a caller what a message would be told to wait for.

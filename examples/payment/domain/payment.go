@@ -146,7 +146,7 @@ func (p *Payment) Decline(reason string) error {
 }
 
 // BeginCapture records the intent to take the money.
-func (p *Payment) BeginCapture() error { return p.begin(Authorized, Capturing) }
+func (p *Payment) BeginCapture() error { return p.begin(Authorized, Capturing, Captured) }
 
 // Capture records that the provider took the money under this name.
 func (p *Payment) Capture(name string) error {
@@ -162,7 +162,7 @@ func (p *Payment) Capture(name string) error {
 func (p *Payment) AbandonCapture() error { return p.settle(Capturing, Authorized) }
 
 // BeginVoid records the intent to give up the money that was set aside.
-func (p *Payment) BeginVoid() error { return p.begin(Authorized, Voiding) }
+func (p *Payment) BeginVoid() error { return p.begin(Authorized, Voiding, Voided) }
 
 // Void records that the provider gave it up.
 func (p *Payment) Void() error {
@@ -174,7 +174,7 @@ func (p *Payment) Void() error {
 }
 
 // BeginRefund records the intent to give the money back.
-func (p *Payment) BeginRefund() error { return p.begin(Captured, Refunding) }
+func (p *Payment) BeginRefund() error { return p.begin(Captured, Refunding, Refunded) }
 
 // Refund records that the provider gave it back under this name.
 func (p *Payment) Refund(name string) error {
@@ -186,10 +186,11 @@ func (p *Payment) Refund(name string) error {
 	return nil
 }
 
-// begin opens an intent. Opening the same one again does nothing, so that a command may be repeated.
-func (p *Payment) begin(from, to Status) error {
+// begin opens an intent. Opening the same one again does nothing, even when it has been settled since, so that a
+// command may be repeated.
+func (p *Payment) begin(from, to, done Status) error {
 	switch p.s.Status {
-	case to:
+	case to, done:
 		return nil
 	case from:
 		p.s.Status = to

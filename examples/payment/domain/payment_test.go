@@ -44,7 +44,13 @@ func TestRule28_OneIntentAtATime(t *testing.T) {
 	if err := p.BeginCapture(); err != nil {
 		t.Errorf("the same intent again: %v", err)
 	}
-	if err := errors.Join(p.Capture("c-1"), p.BeginRefund()); err != nil {
+	if err := p.Capture("c-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.BeginCapture(); err != nil || p.Status() != domain.Captured {
+		t.Errorf("the same intent again, settled: %v, %s", err, p.Status())
+	}
+	if err := p.BeginRefund(); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.BeginCapture(); !errors.Is(err, domain.ErrBusy) {
