@@ -24,19 +24,17 @@ func newGate(cfg Admission) *gate {
 	return g
 }
 
-// refill makes n places, whatever was left of the last ones.
+// refill makes n places, whatever was left of the last ones. Those who wait take theirs at once, and no more than that.
 func (g *gate) refill(n int) {
-	for len(g.places) > n {
+	for left := true; left; {
 		select {
 		case <-g.places:
 		default:
+			left = false
 		}
 	}
-	for len(g.places) < min(n, cap(g.places)) {
-		select {
-		case g.places <- struct{}{}:
-		default:
-		}
+	for range min(n, cap(g.places)) {
+		g.places <- struct{}{}
 	}
 }
 
