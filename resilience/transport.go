@@ -56,7 +56,7 @@ type Transport struct {
 // one's own, or chaos, fails is drained and closed, and the caller gets the error. Retry and hedge apply
 // to GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and to POST and PATCH with an Idempotency-Key, provided that
 // the body can be sent again (none, or GetBody is set, as http.NewRequest does for the usual readers). Others
-// are sent once. What a try got is drained and closed before the next.
+// are sent once. What a try got is drained, for 50 ms at most, and closed before the next.
 //
 // Timeouts of the pipeline cover a request up to the answer's headers; its body is read under the request's
 // own context. Each try carries [HeaderAttempt] and [HeaderTimeout].
@@ -262,6 +262,9 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close()
 }
 
+// cut ends the try's context before the body is closed: a read that waits returns.
+func (b *body) cut() { b.end() }
+
 // writableBody is the body of an answer that switches protocols.
 type writableBody struct {
 	body
@@ -278,13 +281,20 @@ func endWith(b io.ReadCloser, t *trip) io.ReadCloser {
 	return &body{ReadCloser: b, trip: t}
 }
 
-// drainLimit is how much of a body is worth reading to use its connection again.
-const drainLimit = 64 << 10
+// drainLimit and drainTime are how much of a body is worth reading, and waiting for, to use its connection again.
+const (
+	drainLimit = 64 << 10
+	drainTime  = 50 * time.Millisecond
+)
 
-// drain reads a little and closes, so that the connection can be used again.
+// drain reads a little and closes, so that the connection can be used again. A body that does not end is cut off: no
+// timeout of the pipeline covers it.
 func drain(answer *http.Response) {
 	if answer == nil {
 		return
+	}
+	if b, ok := answer.Body.(interface{ cut() }); ok {
+		defer time.AfterFunc(drainTime, b.cut).Stop()
 	}
 	_, _ = io.CopyN(io.Discard, answer.Body, drainLimit)
 	_ = answer.Body.Close()
