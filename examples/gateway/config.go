@@ -18,7 +18,7 @@ type Route struct {
 	Upstream   string            // what clients ask for, as a pattern of http.ServeMux: "GET /api/orders/{id}"
 	Service    string            // who answers; a key of Config.Services
 	Downstream string            // the path there, with the pattern's wildcards: "/v1/orders/{id}"
-	Timeout    time.Duration     // for the whole; 0 means 5 s
+	Timeout    time.Duration     // for the request to come in, and for its answer; 0 means 5 s
 	Tries      int               // GET only; 0 means 1
 	Auth       bool              // a token is required
 	Rate       float64           // requests a second; 0 means no limit

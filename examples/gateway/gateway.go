@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -160,6 +161,9 @@ func (s *service) pick() *instance {
 
 type instanceKey struct{}
 
+// standardTimeout is that of a route that names none.
+const standardTimeout = 5 * time.Second
+
 // route builds what happens to a request, from the last step to the first.
 func (g *Gateway) route(r Route) (http.Handler, error) {
 	proxy, err := g.proxy(r)
@@ -173,6 +177,7 @@ func (g *Gateway) route(r Route) (http.Handler, error) {
 	if r.Admit && g.gate != nil {
 		h = g.gate.wrap(h)
 	}
+	h = wholeBody(cmp.Or(r.Timeout, standardTimeout), h)
 	if r.Rate > 0 {
 		burst := r.Burst
 		if burst == 0 {
@@ -205,7 +210,7 @@ func confine(names []string, next http.Handler) http.Handler {
 
 // proxy sends a request on to an instance of the route's service.
 func (g *Gateway) proxy(r Route) (*httputil.ReverseProxy, error) {
-	transport, err := g.transport(r.Upstream, g.services[r.Service], r.Timeout, 5*time.Second, max(1, r.Tries))
+	transport, err := g.transport(r.Upstream, g.services[r.Service], r.Timeout, standardTimeout, max(1, r.Tries))
 	if err != nil {
 		return nil, err
 	}
