@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -36,6 +37,10 @@ func newCache(ttl time.Duration, next http.Handler) *cache {
 
 // ServeHTTP implements http.Handler.
 func (c *cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet { // a pattern for GET is one for HEAD, whose answer has no body
+		c.next.ServeHTTP(w, r)
+		return
+	}
 	key := r.Header.Get(HeaderCustomer) + "\x00" + r.Header.Get("Accept") + "\x00" + r.URL.RequestURI()
 	if e := c.find(key); e != nil {
 		maps.Copy(w.Header(), e.header)
@@ -111,6 +116,20 @@ func (r *recorder) Write(b []byte) (int, error) {
 // keep reports whether the answer may be served again.
 func (r *recorder) keep() bool {
 	h := r.Header()
-	return r.status == http.StatusOK && !r.long && h.Get("Cache-Control") != "no-store" &&
-		h.Get("Set-Cookie") == "" && h.Get("Vary") == ""
+	return r.status == http.StatusOK && !r.long && !forbidden(h) && h.Get("Set-Cookie") == "" && h.Get("Vary") == ""
+}
+
+// forbidden reports whether an answer may not be served again without asking. One that is private may: each customer
+// has a copy of their own.
+func forbidden(h http.Header) bool {
+	for _, line := range h.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(line, ",") {
+			name, _, _ := strings.Cut(directive, "=")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "no-store", "no-cache":
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -338,31 +338,6 @@ func TestTimeoutIs504(t *testing.T) {
 	}
 }
 
-func TestCacheServesGETAgainToTheSameCustomer(t *testing.T) {
-	t.Parallel()
-	var calls atomic.Int64
-	ask := door(t, gateway.Config{
-		Services: map[string][]string{"inventory": {serve(t, func(w http.ResponseWriter, r *http.Request) {
-			_, _ = fmt.Fprintf(w, "%d for %s", calls.Add(1), r.Header.Get(gateway.HeaderCustomer))
-		})}},
-		Routes: []gateway.Route{{
-			Upstream: "GET /api/x", Service: "inventory", Downstream: "/v1/x", Auth: true, Cache: time.Hour,
-		}},
-	})
-	soon := time.Now().Add(time.Minute)
-	ann, bob := token(t, "ann", soon), token(t, "bob", soon)
-	for _, c := range []struct{ token, path, want string }{
-		{ann, "/api/x", "1 for ann"},
-		{ann, "/api/x", "1 for ann"},
-		{bob, "/api/x", "2 for bob"},
-		{ann, "/api/x?page=2", "3 for ann"},
-	} {
-		if got := ask("GET", c.path, "Authorization", c.token); got.body != c.want {
-			t.Errorf("%s: %+v, want %s", c.path, got, c.want)
-		}
-	}
-}
-
 func TestAggregateServesWhatItHas(t *testing.T) {
 	t.Parallel()
 	var orderStatus, paymentStatus atomic.Int64
