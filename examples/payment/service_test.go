@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/surge-go/surge/examples/internal/bank"
 	"github.com/surge-go/surge/examples/internal/unit"
@@ -137,6 +139,29 @@ func TestRule28_BankThatForgetsToAnswerChargesOnce(t *testing.T) {
 	}
 	if n := f.count(t, "capture"); n != 1 {
 		t.Fatalf("charged %d times", n)
+	}
+}
+
+// That another operation is under way is no answer to keep under the key: it passes.
+func TestBusyIsForLater(t *testing.T) {
+	t.Parallel()
+	f := startWith(t, payment.Config{Sweep: 20 * time.Millisecond})
+	if err := f.faults.Set(chaos.Fault{Rate: 1, Outcome: resilience.NotExecuted}); err != nil {
+		t.Fatal(err)
+	}
+	if a := f.post(t, "k-1", "/v1/payments", visa); a.Status != 503 {
+		t.Fatalf("%+v", a)
+	}
+	a := f.post(t, "k-2", "/v1/payments/o-1/void", "")
+	if a.Status != 503 || a.Header.Get("Retry-After") == "" || strings.Contains(a.Body, "cqrs") {
+		t.Fatalf("%+v", a)
+	}
+	if err := f.faults.Set(); err != nil {
+		t.Fatal(err)
+	}
+	f.becomes(t, "o-1", "authorized")
+	if a := f.post(t, "k-2", "/v1/payments/o-1/void", ""); a.Status != 200 || a.JSON["status"] != "voided" {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // Perform does at once what an effect does in its own time, for a caller who waits: it records the intent, asks the
 // provider outside of any transaction, and applies the answer. Repeating it after a crash goes on where it stopped.
-// Card and amount are for an authorization.
+// Card and amount are for an authorization. A payment that is busy is domain.ErrBusy, and no rejection: it passes.
 func (s *Payments) Perform(
 	ctx context.Context, work cqrs.UnitOfWork, op domain.Operation, c contracts.AuthorizePayment,
 ) (PaymentView, error) {
@@ -31,7 +31,7 @@ func (s *Payments) Perform(
 		return err
 	})
 	if err != nil {
-		return PaymentView{}, busy(err)
+		return PaymentView{}, err
 	}
 	p, err := s.finish(ctx, work, o, key, r)
 	return viewOf(p), err
@@ -60,14 +60,6 @@ func (s *Payments) finish(
 		return err
 	})
 	return p, errors.Join(err, failed)
-}
-
-// busy tells a caller what a message would be told to wait for.
-func busy(err error) error {
-	if errors.Is(err, domain.ErrBusy) {
-		return cqrs.Reject(WrongState, err)
-	}
-	return err
 }
 
 var operations = map[domain.Operation]operation{
