@@ -1,4 +1,7 @@
 // Package payment is the payment service: it moves money at a provider, once for each order and back when it must.
+//
+// Its API is for callers who are trusted, behind the gateway: a payment has no owner, so whoever may call can capture,
+// void and refund any of them. The shop's gateway only shows payments; the saga moves them.
 package payment
 
 import (

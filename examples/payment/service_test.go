@@ -100,6 +100,28 @@ func TestMoneyGoesAndComesBackOnce(t *testing.T) {
 	}
 }
 
+// An order has one payment. Who asks for another is told so, under whatever key.
+func TestAnotherPaymentForTheSameOrderIsRefused(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	for _, step := range []struct {
+		key, body string
+		status    int
+	}{
+		{"k-1", visa, 201},
+		{"k-2", `{"order_id":"o-1","card":"visa","amount":5000}`, 409},
+		{"k-3", `{"order_id":"o-1","card":"another","amount":3990}`, 409},
+		{"k-4", visa, 201},
+	} {
+		if a := f.post(t, step.key, "/v1/payments", step.body); a.Status != step.status {
+			t.Errorf("%s: %+v", step.body, a)
+		}
+	}
+	if n := f.count(t, "authorize"); n != 1 {
+		t.Errorf("the bank has %d", n)
+	}
+}
+
 func TestDeclinedIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -15,7 +15,8 @@ import (
 const (
 	Invalid    = "invalid"
 	WrongState = "wrong_state"
-	Refused    = "refused" // by the provider, who has the money in another state than we
+	Different  = "different" // from the payment that the order has
+	Refused    = "refused"   // by the provider, who has the money in another state than we
 )
 
 // Payments makes the effects. Both fields are required.

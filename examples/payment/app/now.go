@@ -72,11 +72,27 @@ func (s *Payments) beginNew(ctx context.Context, c contracts.AuthorizePayment) (
 	if err != nil {
 		return "", domain.Request{}, cqrs.Reject(Invalid, err)
 	}
-	if err := s.Repository.Save(ctx, p); err != nil && !errors.Is(err, aggregate.ErrExists) {
+	err = s.Repository.Save(ctx, p)
+	if errors.Is(err, aggregate.ErrExists) {
+		p, err = s.same(ctx, p.Snapshot())
+	}
+	if err != nil {
 		return "", domain.Request{}, err
 	}
 	key, r := request(p.Snapshot(), domain.OpAuthorize)
 	return key, r, nil
+}
+
+// same returns the payment that is there, unless another one was asked for.
+func (s *Payments) same(ctx context.Context, asked domain.Snapshot) (*domain.Payment, error) {
+	p, err := s.Repository.Get(ctx, asked.ID)
+	if err != nil {
+		return nil, err
+	}
+	if is := p.Snapshot(); is.Card != asked.Card || is.Amount != asked.Amount {
+		return nil, cqrs.Reject(Different, errors.New("the order has a payment with another card or amount"))
+	}
+	return p, nil
 }
 
 func viewOf(p domain.Snapshot) PaymentView {
