@@ -89,7 +89,9 @@ func (a *aggregator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *aggregator) fetch(r *http.Request, i int) partResult {
 	p := a.Parts[i]
 	in := a.services[p.Service].pick()
-	ctx := context.WithValue(r.Context(), instanceKey{}, in)
+	ctx, cancel := context.WithTimeout(r.Context(), a.Timeout) // the transport's does not cover the body
+	defer cancel()
+	ctx = context.WithValue(ctx, instanceKey{}, in)
 	target := in.url.JoinPath(expand(p.Downstream, wildcards(p.Downstream), r))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
 	if err != nil {

@@ -32,7 +32,7 @@ type Route struct {
 type Aggregate struct {
 	Upstream string        // "GET /api/orders/{id}/view"
 	Auth     bool          //
-	Timeout  time.Duration // for each part; 0 means 2 s
+	Timeout  time.Duration // for each part, with its body; 0 means 2 s
 	Parts    []Part        // the first one decides the status; the others may fail
 }
 

@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -335,46 +334,6 @@ func TestTimeoutIs504(t *testing.T) {
 	})
 	if got := ask("GET", "/api/x"); got.status != 504 {
 		t.Fatalf("%+v", got)
-	}
-}
-
-func TestAggregateServesWhatItHas(t *testing.T) {
-	t.Parallel()
-	var orderStatus, paymentStatus atomic.Int64
-	part := func(status *atomic.Int64, body string) string {
-		return serve(t, func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(int(status.Load()))
-			_, _ = io.WriteString(w, body)
-		})
-	}
-	ask := door(t, gateway.Config{
-		Services: map[string][]string{
-			"order": {part(&orderStatus, `{"id":"o-1"}`)}, "payment": {part(&paymentStatus, `{"status":"captured"}`)},
-		},
-		Aggregates: []gateway.Aggregate{{Upstream: "GET /api/orders/{id}/view", Parts: []gateway.Part{
-			{Name: "order", Service: "order", Downstream: "/v1/orders/{id}"},
-			{Name: "payment", Service: "payment", Downstream: "/v1/payments/{id}"},
-		}}},
-	})
-	for _, c := range []struct {
-		order, payment, status int64
-		want                   string
-	}{
-		{200, 200, 200, `{"order":{"id":"o-1"},"payment":{"status":"captured"},"problems":[]}`},
-		{200, 404, 200, `{"order":{"id":"o-1"},"payment":null,"problems":[]}`},
-		{200, 501, 200, `{"order":{"id":"o-1"},"payment":null,"problems":[{"part":"payment","status":501,` +
-			`"detail":"The service answered 501."}]}`},
-		{404, 200, 404, ""},
-	} {
-		orderStatus.Store(c.order)
-		paymentStatus.Store(c.payment)
-		got := ask("GET", "/api/orders/o-1/view")
-		if got.status != int(c.status) || c.want != "" && strings.TrimSpace(got.body) != c.want {
-			t.Errorf("order %d, payment %d: %+v", c.order, c.payment, got)
-		}
-		if !json.Valid([]byte(got.body)) {
-			t.Errorf("not JSON: %s", got.body)
-		}
 	}
 }
 
