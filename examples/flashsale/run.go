@@ -15,7 +15,7 @@ import (
 	"github.com/surge-go/surge/examples/internal/judge"
 )
 
-// run plays the scenario and returns the verdict. An error means that there is none.
+// run plays the scenario until ctx ends, and returns the verdict. An error means that there is none.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, error) {
 	dir, err := o.folder()
 	if err != nil {
@@ -29,7 +29,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, erro
 	if o.verbose {
 		log = slog.New(slog.NewTextHandler(stderr, nil))
 	}
-	s, err := openShop(ctx, o, dir, log)
+	s, err := openShop(context.WithoutCancel(ctx), o, dir, log)
 	if err != nil {
 		return result{}, err
 	}
@@ -74,7 +74,7 @@ func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, er
 		return result{}, nil, err
 	}
 	defer count.close()
-	was, err := count.count(ctx)
+	was, err := count.count(context.WithoutCancel(ctx))
 	if err != nil {
 		return result{}, nil, err
 	}

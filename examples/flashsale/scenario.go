@@ -62,7 +62,9 @@ func scenario() []moment {
 		}
 	}
 	restart := func(name string) func(context.Context, *shop) error {
-		return func(ctx context.Context, s *shop) error { return s.services[name].start(ctx) }
+		return func(ctx context.Context, s *shop) error { // an interrupt comes after it: the verdict needs the service
+			return s.services[name].start(context.WithoutCancel(ctx))
+		}
 	}
 	return []moment{
 		{0, "calm: a few buyers", pace(calm)},
