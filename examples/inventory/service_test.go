@@ -13,6 +13,7 @@ import (
 	"github.com/surge-go/surge/examples/internal/unit"
 	"github.com/surge-go/surge/examples/internal/unittest"
 	"github.com/surge-go/surge/examples/inventory"
+	"github.com/surge-go/surge/examples/inventory/app"
 )
 
 func open(naive bool) func(context.Context, unit.Config) (*unit.Unit, error) {
@@ -118,6 +119,31 @@ func TestUnitsComeAndGoOnce(t *testing.T) {
 	}
 	if _, err := cqrs.Execute(ctx, u.Processor, contracts.ReturnStock{OrderID: "o-9"}); err != nil {
 		t.Fatalf("nothing to return: %v", err)
+	}
+}
+
+// The order that took the last units is not told that they are sold out, and once it gave them up nothing is held for
+// it any more.
+func TestReserveAgainIsAboutTheOrdersOwnUnits(t *testing.T) {
+	t.Parallel()
+	u := unittest.Run(t, open(false))
+	line := contracts.Line{SKU: "cap", Quantity: 5}
+	for range 2 {
+		if err := reserve(t.Context(), u, "o-1", line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cqrs.AsRejection(reserve(t.Context(), u, "o-2", line)); err == nil || err.Code != contracts.SoldOut {
+		t.Errorf("another order: %v", err)
+	}
+	if _, err := cqrs.Execute(t.Context(), u.Processor, contracts.ReturnStock{OrderID: "o-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cqrs.AsRejection(reserve(t.Context(), u, "o-1", line)); err == nil || err.Code != app.WrongState {
+		t.Errorf("after it was given up: %v", err)
+	}
+	if n := free(t, u, "cap"); n != 5 {
+		t.Errorf("%v are free", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/aggregate"
@@ -11,8 +12,11 @@ import (
 	"github.com/surge-go/surge/examples/inventory/domain"
 )
 
-// Invalid is the code of the rejection of a command that makes no sense.
-const Invalid = "invalid"
+// Codes of this service's rejections, beside [contracts.SoldOut].
+const (
+	Invalid    = "invalid"     // the command makes no sense
+	WrongState = "wrong_state" // the reservation was given up
+)
 
 // Stock handles the commands about stock. Both fields are required.
 type Stock struct {
@@ -20,14 +24,24 @@ type Stock struct {
 	Reservations domain.Reservations
 }
 
-// Reserve handles [contracts.ReserveStock]. Being sold out is an answer and not a failure, and as nothing was written
-// by then it costs its neighbours in the transaction nothing.
+// Reserve handles [contracts.ReserveStock]. The same command again finds the order's units taken, whatever is left for
+// others; once they were given up it is refused. Being sold out is an answer and not a failure, and as nothing was
+// written by then it costs its neighbours in the transaction nothing.
 func (s *Stock) Reserve(ctx context.Context, c contracts.ReserveStock) (contracts.StockReserved, error) {
 	done := contracts.StockReserved{OrderID: c.OrderID}
 	lines := linesOf(c)
 	r, err := domain.Reserve(domain.OrderID(c.OrderID), lines)
 	if err != nil {
 		return done, cqrs.Reject(Invalid, err)
+	}
+	switch was, err := s.Reservations.Get(ctx, r.OrderID()); {
+	case errors.Is(err, aggregate.ErrNotFound):
+	case err != nil:
+		return done, err
+	case was.Status() == domain.Released:
+		return done, cqrs.Reject(WrongState, fmt.Errorf("the reservation of %s was given up", c.OrderID))
+	default:
+		return done, nil
 	}
 	free, err := s.Shelf.Free(ctx, lines)
 	if err != nil {
@@ -36,10 +50,7 @@ func (s *Stock) Reserve(ctx context.Context, c contracts.ReserveStock) (contract
 	if err := domain.Short(lines, free); err != nil {
 		return done, cqrs.Reject(contracts.SoldOut, err)
 	}
-	switch err := s.Reservations.Save(ctx, r); {
-	case errors.Is(err, aggregate.ErrExists):
-		return done, nil // the same command again
-	case err != nil:
+	if err := s.Reservations.Save(ctx, r); err != nil {
 		return done, err
 	}
 	return done, s.Shelf.Take(ctx, lines)
