@@ -65,9 +65,7 @@ func New(cfg Config) (*Gateway, error) {
 			return nil, err
 		}
 	}
-	g.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		problem(w, http.StatusNotFound, "There is no such route.")
-	})
+	g.mux.HandleFunc(noPattern, g.noRoute)
 	return g, nil
 }
 
@@ -129,6 +127,28 @@ func (g *Gateway) States() []string {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	strip(r.Header)
 	g.mux.ServeHTTP(w, r)
+}
+
+// noPattern matches what no route does.
+const noPattern = "/"
+
+// noRoute answers 405 on a path that has routes for other methods, else 404.
+func (g *Gateway) noRoute(w http.ResponseWriter, r *http.Request) {
+	var allow []string
+	for _, method := range []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	} {
+		other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+		if _, pattern := g.mux.Handler(other); pattern != noPattern {
+			allow = append(allow, method)
+		}
+	}
+	if len(allow) == 0 {
+		problem(w, http.StatusNotFound, "There is no such route.")
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	problem(w, http.StatusMethodNotAllowed, "The route is there for other methods.")
 }
 
 // strip drops the headers that only the system itself may set.

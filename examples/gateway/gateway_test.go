@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -102,6 +103,24 @@ func TestRouteMapsThePath(t *testing.T) {
 		if got.status != 404 && got.status != 307 && got.status != 301 {
 			t.Errorf("%s: %+v", path, got)
 		}
+	}
+}
+
+func TestOtherMethodIs405(t *testing.T) {
+	t.Parallel()
+	ask := door(t, gateway.Config{
+		Services: map[string][]string{"order": {serve(t, echo)}},
+		Routes: []gateway.Route{
+			{Upstream: "GET /api/orders/{id}", Service: "order", Downstream: "/v1/orders/{id}"},
+			{Upstream: "PUT /api/orders/{id}", Service: "order", Downstream: "/v1/orders/{id}"},
+		},
+	})
+	got := ask("DELETE", "/api/orders/o-1")
+	if got.status != 405 || got.header.Get("Allow") != "GET, HEAD, PUT" || !json.Valid([]byte(got.body)) {
+		t.Errorf("%+v", got)
+	}
+	if got := ask("DELETE", "/api/carts/o-1"); got.status != 404 {
+		t.Errorf("%+v", got)
 	}
 }
 
