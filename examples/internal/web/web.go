@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/surge-go/surge/cqrs"
@@ -37,11 +38,16 @@ func Problem(w http.ResponseWriter, status int, code, detail string) {
 	}{http.StatusText(status), status, code, detail})
 }
 
-// Decode reads a request's JSON body strictly. It answers and returns false when that is not what v wants.
+// Decode reads a request's body strictly: one JSON value and nothing that v does not know. It answers and returns false
+// when that is not what v wants.
 func Decode(w http.ResponseWriter, r *http.Request, v any) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if err == nil {
+		err = atEnd(d)
+	}
+	if err != nil {
 		status := http.StatusBadRequest
 		var long *http.MaxBytesError
 		if errors.As(err, &long) {
@@ -51,6 +57,17 @@ func Decode(w http.ResponseWriter, r *http.Request, v any) bool {
 		return false
 	}
 	return true
+}
+
+func atEnd(d *json.Decoder) error {
+	switch _, err := d.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err
+	default:
+		return errors.New("there is more than one JSON value")
+	}
 }
 
 // Codes of rejections, which decide the status of an answer.
