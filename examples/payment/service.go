@@ -44,7 +44,7 @@ func Open(ctx context.Context, cfg Config) (*unit.Unit, error) {
 }
 
 func wire(u *unit.Unit, cfg Config) error {
-	patience := min(max(cfg.Patience, 500*time.Millisecond), time.Second)
+	patience := min(max(cmp.Or(cfg.Patience, time.Second), 500*time.Millisecond), time.Second)
 	bank, err := adapters.NewBank(adapters.BankConfig{
 		URL: cfg.Bank, Keys: !u.Unsafe().Idempotency, Try: patience, Cooldown: patience,
 	})

@@ -167,7 +167,7 @@ func TestRule28_BankThatForgetsToAnswerChargesOnce(t *testing.T) {
 // That another operation is under way is no answer to keep under the key: it passes.
 func TestBusyIsForLater(t *testing.T) {
 	t.Parallel()
-	f := startWith(t, payment.Config{Sweep: 20 * time.Millisecond})
+	f := startWith(t, payment.Config{Sweep: 20 * time.Millisecond, Patience: 500 * time.Millisecond})
 	if err := f.faults.Set(chaos.Fault{Rate: 1, Outcome: resilience.NotExecuted}); err != nil {
 		t.Fatal(err)
 	}

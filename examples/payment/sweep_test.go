@@ -35,7 +35,7 @@ func (f *fixture) becomes(t *testing.T, id, status string) {
 // A client that is cut off from the answer may never come back. What it began is finished all the same, once.
 func TestRule28_WhatNobodyWaitsForIsSettled(t *testing.T) {
 	t.Parallel()
-	f := startWith(t, payment.Config{Sweep: 20 * time.Millisecond})
+	f := startWith(t, payment.Config{Sweep: 20 * time.Millisecond, Patience: 500 * time.Millisecond})
 	must := func(key, path, body string) {
 		t.Helper()
 		if a := f.post(t, key, path, body); a.Status/100 != 2 {
