@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,40 +147,5 @@ func TestInterruptGivesTheVerdictSoFar(t *testing.T) {
 	var r result
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.OK || r.Placed < 20 {
 		t.Fatalf("%+v, %v\n%s", r, err, out)
-	}
-}
-
-func TestWrongUsageIsOneClearLine(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	for want, args := range map[string][]string{
-		"-bogus":                     {"-bogus"},
-		"unexpected argument":        {"now"},
-		"-duration is 1s":            {"-duration", "1s"},
-		"stock, outbox and idempote": {"-unsafe", "everything"},
-		"-data":                      {"-data", filepath.Join(file, "below")},
-		"address already in use":     {"-addr", l.Addr().String(), "-duration", "2s"},
-	} {
-		var stdout, stderr bytes.Buffer
-		code := program(args, noEnv, &stdout, &stderr)
-		if code != 2 || !strings.Contains(stderr.String(), want) || strings.Count(stderr.String(), "\n") != 1 {
-			t.Errorf("%v: exit code %d, %q", args, code, &stderr)
-		}
-	}
-	var stderr bytes.Buffer
-	if code := program(nil, func(string) string { return "many" }, &bytes.Buffer{}, &stderr); code != 2 {
-		t.Errorf("SURGE_BATCH=many: exit code %d, %q", code, &stderr)
-	}
-	code := program([]string{"-h"}, noEnv, &bytes.Buffer{}, &stderr)
-	if code != 0 || !strings.Contains(stderr.String(), "-unsafe") {
-		t.Errorf("-h: exit code %d, %q", code, &stderr)
 	}
 }

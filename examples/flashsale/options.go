@@ -102,6 +102,26 @@ func (o *options) parseBatch(s string) error {
 	return nil
 }
 
+// profileFile makes the file of the CPU profile; nil if none is asked for.
+func (o *options) profileFile() (*os.File, error) {
+	if o.profile == "" {
+		return nil, nil
+	}
+	f, err := os.Create(o.profile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: -cpuprofile: %w", errUsage, err)
+	}
+	return f, nil
+}
+
+// removeTemporary removes the data folder if it is a temporary one.
+func (o *options) removeTemporary(dir string) error {
+	if o.data != "" {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
+
 // folder makes the data folder, or checks that the given one can be written.
 func (o *options) folder() (dir string, err error) {
 	if o.data == "" {
@@ -109,6 +129,9 @@ func (o *options) folder() (dir string, err error) {
 			return "", fmt.Errorf("%w: no temporary folder: %w", errUsage, err)
 		}
 		return dir, nil
+	}
+	if strings.ContainsAny(o.data, "?#%") {
+		return "", fmt.Errorf("%w: -data: %q: SQLite would read ?, # and %% as parts of a URI", errUsage, o.data)
 	}
 	if err := os.MkdirAll(o.data, 0o750); err != nil {
 		return "", fmt.Errorf("%w: -data: %w", errUsage, err)

@@ -17,6 +17,11 @@ import (
 
 // run plays the scenario until ctx ends, and returns the verdict. An error means that there is none.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, error) {
+	profile, err := o.profileFile()
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { _ = profile.Close() }() // nil or not
 	dir, err := o.folder()
 	if err != nil {
 		return result{}, err
@@ -31,10 +36,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, erro
 	}
 	s, err := openShop(context.WithoutCancel(ctx), o, dir, log)
 	if err != nil {
-		return result{}, err
+		return result{}, errors.Join(err, o.removeTemporary(dir))
 	}
 	_, _ = fmt.Fprintf(people, "flash sale of %v (%s)\n  shop  %s\n  data  %s\n\n", o.duration, o.mode, s.url, dir)
-	r, faults, err := s.sell(ctx, people)
+	r, faults, err := s.sell(ctx, people, profile)
 	if err == nil {
 		r.print(people, faults)
 		if !o.once && ctx.Err() == nil {
@@ -45,10 +50,8 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (result, erro
 	if err := errors.Join(err, s.close()); err != nil {
 		return r, err
 	}
-	if o.data == "" {
-		if err := os.RemoveAll(dir); err != nil {
-			return r, err
-		}
+	if err := o.removeTemporary(dir); err != nil {
+		return r, err
 	}
 	if o.json {
 		return r, r.printJSON(stdout)
@@ -67,7 +70,7 @@ func (s *shop) stay(ctx context.Context) error {
 }
 
 // sell lets the crowd in, plays the scenario, waits until everything is settled, and judges.
-func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, error) {
+func (s *shop) sell(ctx context.Context, people io.Writer, profile *os.File) (result, []string, error) {
 	began := time.Now()
 	count, err := openTallier(s.dir)
 	if err != nil {
@@ -79,7 +82,7 @@ func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, er
 		return result{}, nil, err
 	}
 	tick := newTicker(people, s.opts.duration, was)
-	b, err := s.playAndShow(ctx, tick, count)
+	b, err := s.playAndShow(ctx, tick, count, profile)
 	if err != nil {
 		return result{}, nil, err
 	}
@@ -98,12 +101,13 @@ func (s *shop) sell(ctx context.Context, people io.Writer) (result, []string, er
 }
 
 // playAndShow runs the crowd, the scenario and the status line side by side.
-func (s *shop) playAndShow(ctx context.Context, tick *ticker, count *tallier) (busy, error) {
-	stopProfile, err := s.profile()
-	if err != nil {
-		return busy{}, err
+func (s *shop) playAndShow(ctx context.Context, tick *ticker, count *tallier, profile *os.File) (busy, error) {
+	if profile != nil {
+		if err := pprof.StartCPUProfile(profile); err != nil {
+			return busy{}, err
+		}
+		defer pprof.StopCPUProfile()
 	}
-	defer stopProfile()
 	playing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -124,20 +128,6 @@ func (s *shop) playAndShow(ctx context.Context, tick *ticker, count *tallier) (b
 	default:
 	}
 	return b, err
-}
-
-func (s *shop) profile() (stop func(), err error) {
-	if s.opts.profile == "" {
-		return func() {}, nil
-	}
-	f, err := os.Create(s.opts.profile)
-	if err != nil {
-		return nil, fmt.Errorf("%w: -cpuprofile: %w", errUsage, err)
-	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() { pprof.StopCPUProfile(); _ = f.Close() }, nil
 }
 
 // show prints notes and figures until ctx ends.

@@ -69,6 +69,11 @@ func openShop(ctx context.Context, o options, dir string, log *slog.Logger) (*sh
 }
 
 func (s *shop) open(ctx context.Context) error {
+	unlock, err := lock(ctx, s.dir)
+	if err != nil {
+		return fmt.Errorf("%w: -data: %w", errUsage, err)
+	}
+	s.onClose(unlock)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.addr)
 	if err != nil {
 		return fmt.Errorf("%w: -addr: %w", errUsage, err)
