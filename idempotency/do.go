@@ -33,7 +33,7 @@ type DoOptions struct {
 // Guarantee: fn does not run twice at a time under a key as long as the lease can be renewed, which it is until fn
 // returns, and not again once its result is stored. If the process dies, or the result cannot be stored, the next call
 // after the lease runs fn again; steps that are done are not repeated, and the one that was under way is repeated under
-// its derived key. A result that cannot be encoded is an error, and the key is done: later calls get [ErrNotReplayable].
+// its derived key. A result that cannot be encoded is an error and the key is done: later calls get [ErrNotReplayable].
 //
 // Errors: fn's own, after which the next call runs fn again; [ErrInFlight]; [ErrMismatch]; [ErrUnknown]; [ErrLost]
 // when another attempt took over, which cancels fn's context; [ErrInTransaction]; the store's. A panic of fn passes

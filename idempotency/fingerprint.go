@@ -21,8 +21,8 @@ func FingerprintOf(v any) (Fingerprint, error) {
 	return fingerprint(b), nil
 }
 
-// FingerprintRequest returns the fingerprint of r, whose body was read already: method, path and query (as they were sent,
-// and as others have left them: [http.StripPrefix] takes a part of the path away), content type and body, byte by byte.
+// FingerprintRequest returns the fingerprint of r, whose body was read already: method, path and query (as they were
+// sent, and as others have left them: [http.StripPrefix] shortens the path), content type and body, byte by byte.
 // A client must repeat its request as it was, which is what retries do.
 func FingerprintRequest(r *http.Request, body []byte) Fingerprint {
 	return fingerprint([]byte(r.Method), []byte(r.RequestURI), []byte(r.URL.EscapedPath()), []byte(r.URL.RawQuery),

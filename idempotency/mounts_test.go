@@ -55,7 +55,7 @@ func TestForCommandsWithTheStoreOfAnotherUnitOfWork(t *testing.T) {
 	h := idempotency.ForCommands(other.store, scopeOf, idempotency.MiddlewareConfig{})(http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			if _, err := execute(r.Context(), b, func(context.Context) (string, error) { ran++; return "o", nil }); err == nil {
-				w.WriteHeader(201)
+				w.WriteHeader(http.StatusCreated)
 			}
 		}))
 	wantProblem(t, serve(h, request("k", "/orders", "{}")), 503, "unavailable")

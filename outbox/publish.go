@@ -120,8 +120,8 @@ func (r *Relay) transmit(topic string, recs []record) (failed map[int]bool, err 
 	return r.publish(topic, msgs)
 }
 
-// publish calls the publisher, and looks at its error, on a goroutine of its own: neither a panic nor a Goexit there ends
-// a strand.
+// publish calls the publisher, and looks at its error, on a goroutine of its own: neither a panic nor a Goexit there
+// ends a strand.
 func (r *Relay) publish(topic string, msgs []*message.Message) (failed map[int]bool, err error) {
 	err = errors.New("outbox: the publisher ended its goroutine")
 	done := make(chan struct{})
@@ -139,8 +139,8 @@ func (r *Relay) publish(topic string, msgs []*message.Message) (failed map[int]b
 	return failed, err
 }
 
-// failedOf returns which messages were not published, nil if err does not say. It has looked at everything that an error
-// is asked later, so that one that panics then, as a typed nil may, panics here.
+// failedOf returns which messages were not published, nil if err does not say. It looks at everything that an error is
+// asked later, so that one that panics then, as a typed nil may, panics here.
 func failedOf(err error) (failed map[int]bool) {
 	if err == nil {
 		return nil

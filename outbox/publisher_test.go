@@ -50,12 +50,12 @@ func TestAPublisherThatEndsItsGoroutine(t *testing.T) {
 	}
 }
 
-type brokenPartial struct{ error }
+type brokenPartial struct{}
 
 func (brokenPartial) Error() string { return "partial" }
 func (brokenPartial) Failed() []int { panic("boom") }
 
-type brokenRefusal struct{ error }
+type brokenRefusal struct{}
 
 func (brokenRefusal) Error() string { return "refused" }
 func (brokenRefusal) Refused() bool { panic("boom") }

@@ -57,9 +57,9 @@
 // may leave that behind. Begin such a statement with WITH, as in WITH w AS (SELECT f()) SELECT * FROM w: it counts
 // as a write.
 //
-// Settings of the transaction or the session (SET LOCAL, set_config, a tenant for row-level security, a timeout) hold for
-// the neighbors too. Where parts need settings of their own, above all where these decide what a part may see, give each
-// its own transaction: [Config.MaxShare] 1.
+// Settings of the transaction or the session (SET LOCAL, set_config, a tenant for row-level security, a timeout) hold
+// for the neighbors too. Where parts need settings of their own, above all where these decide what a part may see, give
+// each its own transaction: [Config.MaxShare] 1.
 //
 //	failure                                   what Do does
 //	fn returns an error, no row changed       the error is returned; neighbors are not disturbed

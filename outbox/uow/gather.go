@@ -269,8 +269,8 @@ func (t *transaction) mark() marks {
 	return m
 }
 
-// saved remembers what was gathered when fn set a savepoint of its own, and cuts off what came later when it rolls back to
-// it, as [gorm.DB.Transaction] does: what is undone leaves no message behind.
+// saved remembers what was gathered when fn set a savepoint of its own, and cuts off what came later when it rolls back
+// to it, as [gorm.DB.Transaction] does: what is undone leaves no message behind.
 func (t *transaction) saved(k kind, query string) {
 	words := strings.Fields(query)
 	name := words[len(words)-1]
