@@ -125,8 +125,8 @@ func (t *transaction) within(fn func(context.Context) error) error {
 	return err
 }
 
-// guard calls a function of somebody else's on a goroutine of its own, so that neither its panic nor its Goexit ends the
-// writer, on which all callers depend.
+// guard calls a function of somebody else's on a goroutine of its own, so that neither its panic nor its Goexit ends
+// the writer, on which all callers depend.
 func guard(fn func() error) error {
 	err := errors.New("uow: a function ended its goroutine")
 	done := make(chan struct{})

@@ -89,8 +89,8 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
-// StmtContext serves gorm's sessions with PrepareStmt. The statement is one that the pool does not see run, so it counts
-// as a write. SQLite's transaction is not database/sql's, so a statement cannot be made one of it: it fails there.
+// StmtContext serves gorm's sessions with PrepareStmt. The statement is one that the pool does not see run, so it
+// counts as a write. SQLite's transaction is not database/sql's, so a statement cannot be made one of it: it fails.
 func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
 	tx, err := p.f.tx.tx, errPrepared
 	if tx != nil {
@@ -103,7 +103,7 @@ func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
 	return tx.StmtContext(ctx, stmt)
 }
 
-var errPrepared = errors.New("uow: SQLite's transactions have no prepared statements, use a session without PrepareStmt")
+var errPrepared = errors.New("uow: on SQLite a session with PrepareStmt cannot join the transaction")
 
 // A refusal is a context that has ended with err: what is bound to a transaction with it fails with err.
 type refusal struct {
