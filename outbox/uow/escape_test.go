@@ -200,3 +200,22 @@ func TestAPipelineThatBreaks(t *testing.T) {
 		t.Errorf("%d rows, want 2", n)
 	}
 }
+
+// A statement that failed as a whole is no write, however it was sent: its part costs the neighbors nothing.
+func TestAFailedStatementIsNoWrite(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	u := unit(t, db, uow.Config{Writers: 1})
+	exec(t, db, insertItem, 100)
+	errs := together(t, u,
+		func(ctx context.Context) error { return insert(ctx, 1) },
+		func(ctx context.Context) error { return insert(ctx, 100) },
+		func(ctx context.Context) error {
+			var id int
+			return uow.DB(ctx).Raw("INSERT INTO items (id) VALUES (?) RETURNING id", 100).Row().Scan(&id)
+		},
+	)
+	if s := u.Stats(); errs[0] != nil || errs[1] == nil || errs[2] == nil || s.Restarts != 0 {
+		t.Errorf("%q, %+v", errs, s)
+	}
+}

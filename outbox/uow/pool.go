@@ -186,7 +186,9 @@ func (p *pool) allowed(k kind) bool {
 func (p *pool) after(k kind, err error, wrote bool) {
 	t := p.f.tx
 	ended := err != nil && (t.unit.dialect.ends(err) || t.gone(err))
-	wrote = wrote || err != nil && !ended && t.partly(k)
+	if err != nil {
+		wrote = !ended && t.partly(k)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.f.count(-1)
