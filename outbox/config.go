@@ -55,7 +55,7 @@ type RelayConfig struct {
 	MaxPoll time.Duration
 	// Lease is how long the relay may publish a shard without renewing its lease: the time until another one takes
 	// over when it dies. The context of messages that are being published ends before that, if it was not renewed.
-	// 0 means 6 s; at least 300 ms.
+	// 0 means 6 s; at least 300 ms, at most a day.
 	Lease time.Duration
 	// MaxTransaction is longer than any transaction that publishes, on MySQL and MariaDB: for so long the relay looks
 	// back for messages that commit after later ones. 0 means 1 minute. PostgreSQL and SQLite need no such bound.
@@ -68,7 +68,7 @@ type RelayConfig struct {
 	// MaxBackoff bounds the pauses. 0 means 15 s.
 	MaxBackoff time.Duration
 	// Poison gives the policy of a topic; it is asked while the relay holds its lock, and must not use the relay. nil
-	// means BlockKey for all.
+	// means BlockKey for all, and so does what is no policy.
 	Poison func(topic string) Poison
 	// Grace is how long Run waits, once its context has ended, for a Publish under way; then the context of its
 	// messages ends and it waits as long again, and as long for the database to delete what was published. 0 means 10 s.
@@ -137,8 +137,8 @@ func (c RelayConfig) Validate() error {
 	if c.Concurrency > Shards {
 		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Concurrency is %d, at most %d", c.Concurrency, Shards))
 	}
-	if c.Lease != 0 && c.Lease < minLease {
-		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Lease is %v, at least %v is needed", c.Lease, minLease))
+	if c.Lease != 0 && (c.Lease < minLease || c.Lease > day) {
+		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Lease is %v, want %v to %v", c.Lease, minLease, day))
 	}
 	if len(c.Owner) > maxOwner {
 		faults = append(faults, fmt.Errorf("outbox: RelayConfig.Owner has %d bytes, at most %d", len(c.Owner), maxOwner))

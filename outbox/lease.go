@@ -73,6 +73,11 @@ func (r *Relay) renew(ctx context.Context, first bool) (c census, err error) {
 func (r *Relay) renewIn(ctx context.Context, conn gorm.ConnPool, first bool, release []int64) (c census, err error) {
 	x := execer{ctx, conn, r.dialect}
 	ttl := r.cfg.Lease.Microseconds()
+	if r.dialect.postgres() { // whatever the default is: what another relay commits while we wait has to be seen
+		if _, err := x.exec("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); err != nil {
+			return c, err
+		}
+	}
 	if first {
 		if err := r.succeed(x); err != nil {
 			return c, err

@@ -120,23 +120,31 @@ func (r *Relay) transmit(topic string, recs []record) (failed map[int]bool, err 
 	return r.publish(topic, msgs)
 }
 
-// publish calls the publisher, and looks at its error, on a goroutine of its own: neither a panic nor a Goexit there
-// ends a strand.
+// publish calls the publisher, and looks at its error, so that neither a panic nor a Goexit there ends a strand.
 func (r *Relay) publish(topic string, msgs []*message.Message) (failed map[int]bool, err error) {
-	err = errors.New("outbox: the publisher ended its goroutine")
+	err = guarded("the publisher", func() error {
+		err := r.to.Publish(topic, msgs...)
+		failed = failedOf(err)
+		return err
+	})
+	return failed, err
+}
+
+// guarded calls a function of somebody else's on a goroutine of its own, and makes an error of how it ends that.
+func guarded(who string, fn func() error) error {
+	err := fmt.Errorf("outbox: %s ended its goroutine", who)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer func() {
 			if v := recover(); v != nil {
-				failed, err = nil, fmt.Errorf("outbox: publisher panicked: %v", v)
+				err = fmt.Errorf("outbox: %s panicked: %v", who, v)
 			}
 		}()
-		err = r.to.Publish(topic, msgs...)
-		failed = failedOf(err)
+		err = fn()
 	}()
 	<-done
-	return failed, err
+	return err
 }
 
 // failedOf returns which messages were not published, nil if err does not say. It looks at everything that an error is

@@ -136,3 +136,49 @@ func TestStartDoesNotWaitForTheArchive(t *testing.T) {
 	f.publish(t, "orders", "k", "1")
 	within(t, "it begins", func() bool { return len(to.ids()) == 1 })
 }
+
+// A topic whose policy cannot be had keeps the order of its keys.
+func TestWhatIsNoPolicyBlocksTheKey(t *testing.T) {
+	t.Parallel()
+	for name, poison := range map[string]func(string) outbox.Poison{
+		"panic":   func(string) outbox.Poison { panic("boom") },
+		"unknown": func(string) outbox.Poison { return 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mended atomic.Bool
+			to := &scripted{script: func(_ string, msgs []*message.Message) error {
+				if msgs[0].UUID == "1" && !mended.Load() {
+					return refusedError{}
+				}
+				return nil
+			}}
+			f := run(t, to, outbox.RelayConfig{Poison: poison, Attempts: 1 << 30, Batch: 1})
+			f.publish(t, "orders", "k", "1", "2")
+			f.publish(t, "orders", "other", "3")
+			within(t, "the other key goes on", func() bool { return len(to.ids()) == 1 })
+			mended.Store(true)
+			within(t, "the key goes on", func() bool { return len(to.ids()) == 3 })
+			if ids := to.ids(); ids[1] != "1" {
+				t.Errorf("published %v", ids)
+			}
+		})
+	}
+}
+
+// A listener that panics is called again, like one that fails.
+func TestAListenerThatPanics(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	to := &scripted{}
+	f := run(t, to, outbox.RelayConfig{Listen: func(ctx context.Context, _ func()) error {
+		if calls.Add(1) == 1 {
+			panic("boom")
+		}
+		<-ctx.Done()
+		return nil
+	}})
+	within(t, "it is called again", func() bool { return calls.Load() == 2 })
+	f.publish(t, "orders", "k", "1")
+	f.drain(t)
+}

@@ -284,7 +284,7 @@ func (r *Relay) listenLoop(ctx context.Context) {
 	}
 	for tries := 0; ctx.Err() == nil; tries++ {
 		began := time.Now()
-		err := r.cfg.Listen(ctx, r.hint)
+		err := guarded("Listen", func() error { return r.cfg.Listen(ctx, r.hint) })
 		if ctx.Err() != nil {
 			return
 		}

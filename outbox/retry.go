@@ -62,7 +62,7 @@ func (r *Relay) blockade(l lane, shard int) *blockade {
 	if b := r.blocked[l]; b != nil {
 		return b
 	}
-	policy := r.cfg.Poison(l.topic)
+	policy := r.policy(l.topic)
 	b := &blockade{shard: shard, holds: policy == BlockKey, bars: policy == BlockShard}
 	r.blocked[l] = b
 	if b.bars {
@@ -70,6 +70,21 @@ func (r *Relay) blockade(l lane, shard int) *blockade {
 		r.purge()
 	}
 	return b
+}
+
+// policy returns a topic's policy. What is none, be it a panic, is the one that keeps the order.
+func (r *Relay) policy(topic string) (p Poison) {
+	err := guarded("Poison", func() error {
+		if p = r.cfg.Poison(topic); p < BlockKey || p > BlockShard {
+			return fmt.Errorf("outbox: Poison returned %d", p)
+		}
+		return nil
+	})
+	if err != nil {
+		r.cfg.Logger.Error("outbox topic has no policy, so a refused message blocks its key", "topic", topic, "error", err)
+		return BlockKey
+	}
+	return p
 }
 
 // unblock frees a lane, and its shard if it was the last to bar it.

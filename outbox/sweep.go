@@ -58,7 +58,7 @@ func (r *Relay) sweep(of *strand, batch []record) {
 			r.accept(of, rec)
 		case o.err != nil && r.mine(&rec) && (aside || s.some || refused(o.err)):
 			r.refuse(t, rec, o.err, s.some || refused(o.err))
-			if r.cfg.Poison(t.name) == BlockKey {
+			if r.policy(t.name) == BlockKey {
 				blocked[rec.lane()] = true
 			}
 		case blocked[rec.lane()]:

@@ -45,7 +45,7 @@ func (r *Relay) dueTrials(ctx context.Context) ([]*trial, error) {
 		loaded++
 		tr := &trial{rows: []record{head}, epoch: epochs[head.shard]}
 		trials = append(trials, tr)
-		if head.key == "" || r.cfg.Poison(head.topic) != BlockKey {
+		if head.key == "" || r.policy(head.topic) != BlockKey {
 			continue
 		}
 		where, args := r.dialect.inLane("r.", head.lane())

@@ -34,6 +34,15 @@ func TestOwnerHasToBeStorable(t *testing.T) {
 	}
 }
 
+func TestLeaseHasLimits(t *testing.T) {
+	t.Parallel()
+	for _, lease := range []time.Duration{time.Millisecond, 25 * time.Hour, -1} {
+		if err := (outbox.RelayConfig{Lease: lease}).Validate(); err == nil || !strings.Contains(err.Error(), "RelayConfig.Lease") {
+			t.Errorf("%v: %v", lease, err)
+		}
+	}
+}
+
 // A negative limit is a mistake, and no wish for all.
 func TestNegativeLimitsAreRefused(t *testing.T) {
 	t.Parallel()

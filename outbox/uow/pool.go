@@ -79,8 +79,12 @@ func (p *pool) readAll(ctx context.Context, kind kind, query string, args []any)
 	return all, err
 }
 
-// PrepareContext cannot see what the statement will do, so it counts as a write.
+// PrepareContext cannot see what the statement will do, so it counts as a write. On SQLite, whose transaction is not
+// database/sql's, the statement could outlive it.
 func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	if p.f.tx.unit.dialect == sqlite {
+		return nil, errPrepared
+	}
 	if err := p.before(ctx, other); err != nil {
 		return nil, err
 	}
@@ -89,8 +93,7 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
-// StmtContext serves gorm's sessions with PrepareStmt. The statement is one that the pool does not see run, so it
-// counts as a write. SQLite's transaction is not database/sql's, so a statement cannot be made one of it: it fails.
+// StmtContext serves gorm's sessions with PrepareStmt. It counts as a write, too, and on SQLite fails.
 func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
 	tx, err := p.f.tx.tx, errPrepared
 	if tx != nil {
@@ -103,7 +106,7 @@ func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
 	return tx.StmtContext(ctx, stmt)
 }
 
-var errPrepared = errors.New("uow: on SQLite a session with PrepareStmt cannot join the transaction")
+var errPrepared = errors.New("uow: on SQLite prepared statements, as of a session with PrepareStmt, cannot join")
 
 // A refusal is a context that has ended with err: what is bound to a transaction with it fails with err.
 type refusal struct {
