@@ -153,16 +153,19 @@ type part func(context.Context) error
 
 func (p part) Run(ctx context.Context) error { return p(ctx) }
 
-// broker is a transport that does not wait for its groups, like Kafka: it keeps what is published.
+// broker is a transport that does not wait for its groups, like Kafka: it keeps what is published, for those who come
+// later.
 type broker struct {
 	mu    sync.Mutex
-	got   []*message.Message
+	kept  map[string][]*message.Message      // by topic
 	subs  map[string][]chan *message.Message // by topic
 	trace func(what string)
 }
 
 func newBroker(trace func(string)) *broker {
-	return &broker{subs: map[string][]chan *message.Message{}, trace: trace}
+	return &broker{
+		kept: map[string][]*message.Message{}, subs: map[string][]chan *message.Message{}, trace: trace,
+	}
 }
 
 func (b *broker) Publisher() message.Publisher { return brokerEnd{b} }
@@ -172,7 +175,11 @@ func (b *broker) Subscriber(string) (message.Subscriber, error) { return brokerE
 func (b *broker) published() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.got)
+	n := 0
+	for _, msgs := range b.kept {
+		n += len(msgs)
+	}
+	return n
 }
 
 type brokerEnd struct{ *broker }
@@ -180,15 +187,19 @@ type brokerEnd struct{ *broker }
 func (b brokerEnd) Publish(topic string, msgs ...*message.Message) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.got = append(b.got, msgs...)
+	b.kept[topic] = append(b.kept[topic], msgs...)
 	for _, ch := range b.subs[topic] {
-		for _, m := range msgs {
-			copied := m.Copy()
-			copied.SetContext(context.Background())
-			ch <- copied
-		}
+		deliver(ch, msgs)
 	}
 	return nil
+}
+
+func deliver(to chan<- *message.Message, msgs []*message.Message) {
+	for _, m := range msgs {
+		copied := m.Copy()
+		copied.SetContext(context.Background())
+		to <- copied
+	}
 }
 
 func (b brokerEnd) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
@@ -196,6 +207,7 @@ func (b brokerEnd) Subscribe(_ context.Context, topic string) (<-chan *message.M
 	defer b.mu.Unlock()
 	ch := make(chan *message.Message, 10_000)
 	b.subs[topic] = append(b.subs[topic], ch)
+	deliver(ch, b.kept[topic])
 	return ch, nil
 }
 
