@@ -263,7 +263,7 @@ func (b *body) Close() error {
 }
 
 // cut ends the try's context before the body is closed: a read that waits returns.
-func (b *body) cut() { b.end() }
+func (b *body) cut() { b.trip.end() }
 
 // writableBody is the body of an answer that switches protocols.
 type writableBody struct {
