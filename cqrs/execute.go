@@ -102,6 +102,9 @@ var errKept = errors.New("cqrs: a behavior kept the message from its handler")
 // behave runs the behaviors around last, outermost first. One that neither goes on nor says why has failed: what it
 // kept would pass for handled.
 func (p *Processor) behave(ctx context.Context, d *Delivery, last func(context.Context) error) error {
+	if len(p.cfg.Behaviors) == 0 {
+		return last(ctx)
+	}
 	went := false
 	err := runBehaviors(ctx, p.cfg.Behaviors, d, func(ctx context.Context) error {
 		went = true
