@@ -80,7 +80,7 @@ func TestErrorTypesAreStable(t *testing.T) {
 func TestErrorsThatPanicAreErrors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	var no *cqrs.Rejection
+	var no *unreadable
 	d := &cqrs.Delivery{Topic: "orders.events", Message: ordered{}, Envelope: cqrs.Envelope{Type: "orders.placed"}}
 	ends := make([]func(error), 3)
 	_, ends[0] = r.t.Batch(t.Context(), "orders", []*cqrs.Delivery{d})
@@ -99,6 +99,12 @@ func TestErrorsThatPanicAreErrors(t *testing.T) {
 		t.Errorf("%d of 4 spans have ended", n)
 	}
 }
+
+// unreadable is an error that panics when it is looked at, as a nil pointer may.
+type unreadable struct{ inner error }
+
+func (e *unreadable) Error() string { return e.inner.Error() }
+func (e *unreadable) Unwrap() error { return e.inner }
 
 // refusing is a publisher that returns an error.
 type refusing struct{ err error }
