@@ -229,7 +229,7 @@ func TestATryIsNoLongCall(t *testing.T) {
 		}
 		return nil
 	}}
-	f := run(t, to, outbox.RelayConfig{})
+	f := run(t, to, outbox.RelayConfig{Concurrency: 1}) // one call after the other
 	f.relay.Pause()
 	for _, k := range keys(20) {
 		f.publish(t, "topic", k, k)

@@ -330,12 +330,12 @@ func TestRule10_AGroupThatHadOffsetsIsNotTakenForANewOne(t *testing.T) {
 	publish(t, bus, name, keyed("k", "0", "1", "2")...)
 	sub := subscriber(t, bus, "g")
 	in := subscribe(t, sub, name)
-	rejoin := func() {
-		subscribe(t, sub, topic(t, bus, 1))
-	}
 	ack(read(t, in, 3)...)
 	eventually(t, "the offsets are committed", func() bool { return lagOf(t, bus, "g", name) == 0 })
-	rejoin()
+	other := topic(t, bus, 1)
+	joined := subscribe(t, sub, other)
+	publish(t, bus, other, keyed("k", "joined")...)
+	ack(read(t, joined, 1)...) // so the member has joined anew
 	publish(t, bus, name, keyed("k", "3")...)
 	got := read(t, in, 1)
 	wantIDs(t, got, "3")
@@ -353,7 +353,7 @@ func TestRule10_AGroupThatHadOffsetsIsNotTakenForANewOne(t *testing.T) {
 		asked.Add(1)
 		return req.ResponseKind(), nil, true // no offsets, and no error
 	})
-	rejoin()
+	subscribe(t, sub, topic(t, bus, 1))
 	eventually(t, "the member looks for its offsets", func() bool { return asked.Load() > 0 })
 	silent(t, in)
 	lost.Store(false)
