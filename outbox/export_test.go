@@ -118,28 +118,6 @@ func LeaseLocks(o *Outbox, owner string) (renew, lock func(ctx context.Context, 
 // Resweep sets how often a relay that does not run yet reads the table from the beginning.
 func Resweep(r *Relay, every time.Duration) { r.resweep = every }
 
-// ReadAhead returns how far the scan of all topics is after each of some reads by a relay that publishes nothing.
-func ReadAhead(ctx context.Context, o *Outbox, buffer, reads int) (positions []int64, err error) {
-	r, err := NewRelay(o, nobody{}, RelayConfig{Buffer: buffer, Batch: buffer})
-	if err != nil {
-		return nil, err
-	}
-	r.Pause()
-	r.reset(ctx, ctx)
-	for shard := range Shards {
-		r.held[shard] = 1
-	}
-	rd := &reader{relay: r, window: map[int64]struct{}{}, behind: map[string]*scan{}}
-	rd.restart()
-	for range reads {
-		if _, _, err := rd.read(ctx); err != nil {
-			return nil, err
-		}
-		positions = append(positions, rd.main.pos)
-	}
-	return positions, nil
-}
-
 // A Queue is what a topic has to publish.
 type Queue struct{ s strand }
 

@@ -295,7 +295,7 @@ func (rd *reader) advance(q query, s *scan, top int64, limit int) (n int, more b
 	}
 	n = rd.dispatch(s, late, before)
 	if rd.behind[s.topic] == s && s.pos < before { // there was no room for those
-		s.low = s.pos
+		s.low = min(s.low, s.pos)
 		return n, true, nil
 	}
 	n += rd.dispatch(s, recs, before)

@@ -1,7 +1,6 @@
 package outbox_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -28,9 +27,16 @@ func TestLookingAheadIsDoneInSteps(t *testing.T) {
 			if err := db.Transaction(func(tx *gorm.DB) error { return box.PublishTx(tx, "slow", msgs...) }); err != nil {
 				t.Fatal(err)
 			}
-			got, err := outbox.ReadAhead(context.Background(), box, buffer, 6)
+			reading, err := outbox.NewReading(t.Context(), box, db.Name(), outbox.RelayConfig{Buffer: buffer, Batch: buffer})
 			if err != nil {
 				t.Fatal(err)
+			}
+			var got []int64
+			for range 6 {
+				if _, err := reading.Read(t.Context(), db.Statement.ConnPool); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, reading.Position())
 			}
 			if want := []int64{buffer, 2 * buffer, 2*buffer + stride, 2*buffer + 2*stride, rows, rows}; !slices.Equal(got, want) {
 				t.Errorf("the scan of all topics is at %d, want %d", got, want)
