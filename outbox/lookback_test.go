@@ -1,8 +1,14 @@
 package outbox_test
 
 import (
+	"context"
+	"database/sql"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/surge-go/surge/outbox"
 	"gorm.io/gorm"
@@ -63,4 +69,48 @@ func TestRule13_LateMessagesWithoutRoomHideNoOthers(t *testing.T) {
 	if i := slices.Index(got, 30); i < 0 || i > slices.Index(got, 120) {
 		t.Errorf("read %d, though 30 was committed before 120", got)
 	}
+}
+
+// On MySQL and MariaDB what may still appear is looked for until it was looked for after MaxTransaction: a look that
+// began earlier and took long, as when the process or its network sleeps, is not the last one.
+func TestRule13_LongLookBackIsNotTheLast(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	box, _ := newOutbox(t, db)
+	synctest.Test(t, func(t *testing.T) {
+		const longest = 10 * time.Second // well below the time between two sweeps
+		reading, err := outbox.NewReading(t.Context(), box, "mysql", outbox.RelayConfig{MaxTransaction: longest})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, db, 101)
+		reads(t, reading, db.Statement.ConnPool) // the transaction that has taken 51 is open
+		time.Sleep(longest / 2)
+		tx := db.Begin()
+		defer tx.Rollback()
+		if err := tx.Exec("SELECT count(*) FROM outbox").Error; err != nil { // from here on it sees nothing new
+			t.Fatal(err)
+		}
+		slow := &slow{tx.Statement.ConnPool, sync.OnceFunc(func() { commit(t, db, 51); time.Sleep(longest) })}
+		if got := reads(t, reading, slow); len(got) > 0 {
+			t.Fatalf("read %d", got)
+		}
+		commit(t, db, 120)
+		if got := reads(t, reading, db.Statement.ConnPool); !slices.Equal(got, []int64{51, 120}) {
+			t.Errorf("read %d", got)
+		}
+	})
+}
+
+// A slow conn does something before it answers what is looked for.
+type slow struct {
+	gorm.ConnPool
+	before func()
+}
+
+func (s *slow) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if strings.HasPrefix(query, "SELECT seq FROM") {
+		s.before()
+	}
+	return s.ConnPool.QueryContext(ctx, query, args...)
 }

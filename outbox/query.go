@@ -113,12 +113,13 @@ func (rd *reader) ended(q query) (some bool, err error) {
 // lookBack returns messages up to the scan's position that are not in our hands, and moves up the point from which
 // it is necessary to look. It reports whether it saw all of them.
 func (rd *reader) lookBack(q query, s *scan) (late []record, complete bool, err error) {
+	asked := time.Now()
 	seqs, complete, err := rd.unknown(q, s)
 	if err != nil {
 		return nil, false, err
 	}
 	if complete {
-		rd.settle(s)
+		rd.settle(s, asked)
 	}
 	if len(seqs) > 0 {
 		late, err = q.exactly(seqs)
@@ -126,17 +127,17 @@ func (rd *reader) lookBack(q query, s *scan) (late []record, complete bool, err 
 	return late, complete, err
 }
 
-// settle notes that a scan has looked back.
-func (rd *reader) settle(s *scan) {
+// settle notes that a scan has looked back, and when: the answer may have come much later.
+func (rd *reader) settle(s *scan, asked time.Time) {
 	if rd.relay.dialect.postgres() {
 		s.low = s.pos
 		return
 	}
-	if s.mark.set && time.Since(s.mark.at) > rd.relay.cfg.MaxTransaction {
+	if s.mark.set && asked.Sub(s.mark.at) > rd.relay.cfg.MaxTransaction {
 		s.low, s.mark = max(s.low, min(s.mark.upTo, s.pos)), mark{}
 	}
 	if !s.mark.set {
-		s.mark = mark{set: true, upTo: s.pos, at: time.Now()}
+		s.mark = mark{set: true, upTo: s.pos, at: asked}
 	}
 }
 
