@@ -246,12 +246,12 @@ func (r *Relay) ours(tr *trial) bool {
 	return held && epoch == tr.epoch && !r.closing[shard]
 }
 
-// goesOn reports whether a trial may still publish, just before it does: the publisher may have taken all the time
-// that the lease had left, and another relay may have published the rest, and more, meanwhile.
+// goesOn reports whether a trial may still publish, just before it does: the relay may be paused since, or the
+// publisher have taken all the time that the lease had left, and another relay have published the rest, and more.
 func (r *Relay) goesOn(tr *trial) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fresh() && r.ours(tr)
+	return !r.paused && r.fresh() && r.ours(tr)
 }
 
 // try publishes the head of a trial alone and then the rest at once.

@@ -72,12 +72,12 @@ func (r *Relay) sweep(of *strand, batch []record) {
 	switch {
 	case s.some || len(back) < len(batch):
 		r.recover(t)
-	case s.err == nil: // no lane begins behind that message, or the relay stops
-		t.probed, t.cycled = 0, true
-	default:
+	case s.err != nil:
 		t.cycled = false
 		t.probed = batch[s.tried].seq // so that a few bad messages in front cannot pass for an outage
 		r.fail(t, s.err)
+	case !s.cut: // no lane begins behind that message
+		t.probed, t.cycled = 0, true
 	}
 }
 
@@ -106,7 +106,15 @@ func (s *sweep) pass(from, to int) {
 			return // it is up
 		}
 		l := s.batch[i].lane()
-		if s.held[l] = s.held[l] || !s.relay.sendable(s.strand, &s.batch[i]); s.held[l] {
+		if s.held[l] {
+			continue
+		}
+		ours, on := s.relay.sendable(s.strand, &s.batch[i])
+		if !on {
+			s.cut = true
+			return
+		}
+		if s.held[l] = !ours; s.held[l] {
 			continue
 		}
 		_, err := s.relay.send(s.strand.topic.name, s.batch[i:i+1])
@@ -146,14 +154,11 @@ func (s *sweep) forgive() {
 	}
 }
 
-// sendable reports whether the relay may still publish a message, and then notes that it does: it goes on, and its
-// leases last.
-func (r *Relay) sendable(s *strand, rec *record) bool {
+// sendable reports whether the relay may still publish a message, and whether it goes on at all: it is not to pause or
+// to stop, and its leases last.
+func (r *Relay) sendable(s *strand, rec *record) (ours, on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ending() || !r.fresh() || !r.mine(rec) {
-		return false
-	}
 	s.sentAt = time.Now()
-	return true
+	return r.mine(rec), !r.paused && !r.ending() && r.fresh()
 }
