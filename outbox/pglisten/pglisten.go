@@ -74,6 +74,9 @@ func New(url string, cfg Config) (*Listener, error) {
 // about the outbox table, until ctx ends or the connection breaks. It always returns an error; a relay that has
 // it as [outbox.RelayConfig.Listen] calls it again, with backoff.
 func (l *Listener) Listen(ctx context.Context, wake func()) error {
+	if wake == nil {
+		return errors.New("pglisten: Listen needs a function wake, got nil")
+	}
 	conn, table, err := l.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("pglisten: connect: %w", err)

@@ -198,3 +198,15 @@ func ExampleNew() {
 	fmt.Println(cfg.Validate())
 	// Output: <nil>
 }
+
+// A Listener that has nobody to wake says so.
+func TestListenNeedsWake(t *testing.T) {
+	t.Parallel()
+	listener, err := pglisten.New("postgres://nobody@127.0.0.1:1/none", pglisten.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Listen(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "wake") {
+		t.Errorf("Listen without wake: %v", err)
+	}
+}
