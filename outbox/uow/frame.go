@@ -2,6 +2,7 @@ package uow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -33,18 +34,22 @@ type frame struct {
 	bound     bool  // something was prepared for it before any savepoint: only a rollback of everything undoes that
 	poisoned  error // PostgreSQL: a statement failed, and nothing works until a rollback
 	over      bool
-	used      bool // a statement was run
-	nests     bool // a nested Do is under way
-	running   int  // statements under way, those of frames inside included
+	used      bool   // a statement was run
+	inner     *frame // of the nested Do that is under way
+	running   int    // statements under way, those of frames inside included
 }
 
-// frame begins a frame; parent is nil for a part.
-func (t *transaction) frame(parent *frame, p *prepared) *frame {
-	f := &frame{tx: t, parent: parent, prepared: p}
-	f.pool.f = f
+// frame begins the frame of a part, or of a hook.
+func (t *transaction) frame(p *prepared) *frame {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.marks = t.mark()
+	return t.framed(nil, p)
+}
+
+// framed is frame, within a parent, for who holds t.mu.
+func (t *transaction) framed(parent *frame, p *prepared) *frame {
+	f := &frame{tx: t, parent: parent, prepared: p, marks: t.mark()}
+	f.pool.f = f
 	return f
 }
 
@@ -71,74 +76,86 @@ func (f *frame) handle(ctx context.Context) *gorm.DB {
 
 // nested runs fn as a part of the frame's part.
 func (f *frame) nested(ctx context.Context, fn func(context.Context) error) error {
-	t := f.tx
-	if err := f.nest(); err != nil {
+	child, err := f.nest(preparedOf(ctx))
+	if err != nil {
 		return err
 	}
 	defer f.unnest()
-	p := preparedOf(ctx)
-	child := t.frame(f, p)
 	ctx = context.WithValue(ctx, frameKey{}, child)
 	returned := false
 	defer func() {
 		if !returned { // a panic or Goexit passes through
-			child.end()
-			child.undo(errBroken)
+			_ = child.leave(errBroken)
 		}
 	}()
-	err := prepareNested(ctx, p.since(f.prepared))
+	err = prepareNested(ctx, child.prepared.since(f.prepared))
 	if err == nil {
 		err = fn(ctx)
 	}
 	returned = true
-	child.end()
-	if err == nil && child.sound() {
-		child.keep()
-		return child.release()
+	return child.leave(err)
+}
+
+// leave ends a nested frame whose fn returned err. If what is around it has ended before, nothing is to be done.
+func (f *frame) leave(err error) error {
+	f.end()
+	if f.parent.ended() {
+		return errors.Join(err, errEnded)
+	}
+	if err == nil && f.sound() {
+		f.keep()
+		return f.release()
 	}
 	if err == nil {
-		err = fmt.Errorf("%w: %w", ErrDoomed, child.failure())
+		err = fmt.Errorf("%w: %w", ErrDoomed, f.failure())
 	}
-	child.unseen(err)
-	child.undo(err)
+	f.unseen(err)
+	f.undo(err)
 	return err
 }
 
 // nest begins a nested Do, or says why there can be none now. Two at a time could not be undone apart from each other.
-func (f *frame) nest() error {
+func (f *frame) nest(p *prepared) (*frame, error) {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
 	if err := f.unusable(); err != nil {
-		return err
+		return nil, err
 	}
-	if f.nests {
-		return ErrConcurrent
+	if f.inner != nil {
+		return nil, ErrConcurrent
 	}
-	f.nests = true
-	return nil
+	f.inner = f.tx.framed(f, p)
+	return f.inner, nil
 }
 
 func (f *frame) unnest() {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
-	f.nests = false
+	f.inner = nil
 }
 
 // unusable is usable for who holds tx.mu. A frame has ended with those around it: a part that was given up may still
 // have one of its own.
 func (f *frame) unusable() error {
-	for g := f; g != nil; g = g.parent {
-		if g.over {
-			return errEnded
-		}
-	}
 	switch {
+	case f.outlived():
+		return errEnded
 	case f.tx.doom != nil:
 		return fmt.Errorf("%w: %w", ErrDoomed, f.tx.doom)
 	case f.poisoned != nil:
 		return fmt.Errorf("%w: %w", ErrDoomed, f.poisoned)
 	}
 	return nil
+}
+
+// outlived reports whether the frame, or one around it, has ended; for who holds tx.mu.
+func (f *frame) outlived() bool {
+	for ; f != nil; f = f.parent {
+		if f.over {
+			return true
+		}
+	}
+	return false
 }
 
 // begin counts a statement as under way until done is called, or says why it may not run.
@@ -167,13 +184,21 @@ func (f *frame) count(n int) {
 
 func (f *frame) sound() bool { return f.failure() == nil }
 
+// errLeft is the failure of who leaves something behind that could neither be undone any more, nor be waited for.
+var errLeft = errors.New("uow: fn has returned while a statement or a nested Do of it is under way")
+
 func (f *frame) failure() error {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
-	if f.tx.doom != nil {
+	switch {
+	case f.tx.doom != nil:
 		return f.tx.doom
+	case f.poisoned != nil:
+		return f.poisoned
+	case f.inner != nil || f.running > 0:
+		return errLeft
 	}
-	return f.poisoned
+	return nil
 }
 
 // part returns the call in whose part the frame is; nil in a hook.
@@ -194,7 +219,7 @@ func (f *frame) end() {
 func (f *frame) ended() bool {
 	f.tx.mu.Lock()
 	defer f.tx.mu.Unlock()
-	return f.over
+	return f.outlived()
 }
 
 // keep hands what the frame did to its parent.
@@ -216,7 +241,10 @@ func (f *frame) undo(cause error) bool {
 	}
 	t.mu.Lock()
 	t.cut(f.marks)
-	clean, still := !f.wrote && f.poisoned == nil, f.running == 0
+	clean, still := true, f.running == 0
+	for g := f; g != nil; g = g.inner {
+		clean = clean && !g.wrote && g.poisoned == nil
+	}
 	savepoint, doomed := f.savepoint, t.doom != nil
 	t.mu.Unlock()
 	switch {

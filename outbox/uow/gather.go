@@ -110,7 +110,7 @@ func (p *prepared) since(old *prepared) []*prepared {
 
 // within calls fn with a frame that belongs to no part.
 func (t *transaction) within(fn func(context.Context) error) error {
-	f := t.frame(nil, nil)
+	f := t.frame(nil)
 	defer f.end()
 	ctx, cancel := t.unit.bounded()
 	defer cancel()

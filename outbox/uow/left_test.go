@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
@@ -100,4 +101,98 @@ func (b *blocking) Value() (driver.Value, error) {
 	b.once.Do(func() { close(b.under) })
 	<-b.goOn
 	return int64(1), nil
+}
+
+// Whatever a goroutine that fn has left behind ends with, the neighbors' rows and messages stay as they are, and what a
+// part that failed has written in it is undone.
+func TestRule06_AGoroutineThatFnLeavesBehind(t *testing.T) {
+	t.Parallel()
+	type part = func(ctx context.Context, u *uow.UnitOfWork, inside func() error) error
+	for name, inner := range map[string]part{
+		"in a nested Do": func(ctx context.Context, u *uow.UnitOfWork, inside func() error) error {
+			return u.Do(ctx, func(ctx context.Context) error { return errors.Join(insert(ctx, 1), inside()) })
+		},
+		"in a nested Do that wrote nothing": func(ctx context.Context, u *uow.UnitOfWork, inside func() error) error {
+			return u.Do(ctx, func(context.Context) error { return inside() })
+		},
+		"in a transaction of GORM's": func(ctx context.Context, _ *uow.UnitOfWork, inside func() error) error {
+			return uow.DB(ctx).Transaction(func(tx *gorm.DB) error {
+				return errors.Join(tx.Exec(insertItem, 1).Error, inside())
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, db *gorm.DB) {
+				u := unit(t, db, one(uow.Config{}))
+				for id, end := range map[int]error{2: nil, 3: errNo} {
+					leftBehind(t, u, inner, id, end)
+					if one, two := count(t, db, "id = 1"), count(t, db, "id = ?", id); two != 1 || end != nil && one != 0 {
+						t.Errorf("fn ended with %v: %d rows from within it, %d of its neighbor", end, one, two)
+					}
+					exec(t, db, "DELETE FROM items")
+				}
+			})
+		})
+	}
+}
+
+// leftBehind runs a part that leaves inner behind and ends with end, and a neighbor that inserts id and lets inner fail.
+func leftBehind(t *testing.T, u *uow.UnitOfWork, inner func(context.Context, *uow.UnitOfWork, func() error) error,
+	id int, end error,
+) {
+	t.Helper()
+	var left sync.WaitGroup
+	var flushed []int
+	goOn, flush := make(chan struct{}), func(_ context.Context, ids []int) error {
+		flushed = append(flushed, ids...)
+		return nil
+	}
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	errs := together(
+		t, u,
+		func(ctx context.Context) error {
+			_ = uow.BeforeCommit(ctx, t, flush, 0)
+			inside := make(chan struct{})
+			left.Go(func() {
+				_ = inner(context.WithoutCancel(ctx), u, func() error { close(inside); <-goOn; return errNo })
+			})
+			<-inside
+			return end
+		},
+		func(ctx context.Context) error {
+			err := errors.Join(insert(ctx, id), uow.BeforeCommit(ctx, t, flush, id))
+			letGo()
+			left.Wait()
+			return err
+		},
+	)
+	if errs[1] != nil || !slices.Contains(flushed, id) {
+		t.Errorf("fn ended with %v: its neighbor with %v, and %v flushed", end, errs[1], flushed)
+	}
+}
+
+// A part that leaves a nested Do or a statement behind has not succeeded: nobody could undo that any more.
+func TestRule06_APartThatLeavesANestedDoBehindFails(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	u := unit(t, db, one(uow.Config{}))
+	var left sync.WaitGroup
+	goOn := make(chan struct{})
+	err := u.Do(t.Context(), func(ctx context.Context) error {
+		inside := make(chan struct{})
+		left.Go(func() {
+			err := u.Do(ctx, func(context.Context) error { close(inside); <-goOn; return nil })
+			if !errors.Is(err, uow.ErrNoTransaction) {
+				t.Errorf("the one who was left behind was told %v", err)
+			}
+		})
+		<-inside
+		return insert(ctx, 1)
+	})
+	close(goOn)
+	left.Wait()
+	if err == nil || count(t, db, "1 = 1") != 0 {
+		t.Errorf("%v, %d rows", err, count(t, db, "1 = 1"))
+	}
 }

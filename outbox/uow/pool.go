@@ -178,7 +178,7 @@ func (p *pool) prepare(ctx context.Context, k kind) error {
 func (p *pool) allowed(k kind) bool {
 	switch k {
 	case rollbackTo:
-		return !p.f.tx.doomed()
+		return !p.f.tx.doomed() && !p.f.ended()
 	case session:
 		return p.f.tx.unit.dialect == mariadb && !p.f.ended()
 	}

@@ -152,7 +152,7 @@ func (s *shift) parts() (stays bool) {
 func (s *shift) begin() {
 	c, t := s.batch[s.next], s.t
 	c.err, c.panicked = nil, nil
-	f := t.frame(nil, preparedOf(c.ctx))
+	f := t.frame(preparedOf(c.ctx))
 	f.call = c
 	f.bound = f.prepared.binds() // what was written for it when the transaction began goes with it
 	f.wrote = f.bound

@@ -160,7 +160,8 @@ func (u *UnitOfWork) inspectSQLite() error {
 // while another transaction is under way share the next one; each keeps its own outcome. fn runs on a
 // goroutine of the unit of work's while the caller waits, may run more than once, and gets a context with the caller's
 // values, the transaction and a deadline, but without the caller's cancellation. Do never returns while fn runs. Inside
-// fn, Do joins: an error undoes the inner part only. Nothing else of fn may use the transaction meanwhile.
+// fn, Do joins: an error undoes the inner part only. Nothing else of fn may use the transaction meanwhile. fn must wait
+// for its goroutines: one that returns while they are in a statement or a nested Do has failed.
 //
 // Errors: fn's own; ctx.Err() when ctx ended before a transaction had room for fn; ErrDoomed when fn swallowed an error
 // that ended the transaction; ErrOutcomeUnknown, as an *OutcomeError; ErrOtherUnit; ErrConcurrent; what the database
