@@ -21,6 +21,7 @@ type intent struct {
 	// Set by each run of the transaction.
 	slot   *slot
 	failed error // why the command of this request did not run
+	used   bool  // it has its answer
 
 	// Set when the transaction has committed.
 	spent    bool // the key has its answer
@@ -72,7 +73,7 @@ func (in *intent) prepare(ctx context.Context) context.Context {
 func claimAll(ctx context.Context, intents []*intent) error {
 	slots := map[string]*slot{}
 	for _, in := range intents {
-		in.failed = nil
+		in.failed, in.used = nil, false
 		id := in.req.Key.String()
 		if slots[id] == nil {
 			slots[id] = &slot{id: id, lease: in.lease}
@@ -263,7 +264,7 @@ func (in *intent) take(ctx context.Context) (Claim, error) {
 func (in *intent) resolve(ctx context.Context) (*Result, error) {
 	sl := in.slot
 	switch {
-	case in.spent:
+	case in.spent || in.used:
 		return nil, ErrSpent
 	case sl == nil:
 		return nil, uow.ErrNoTransaction
@@ -299,5 +300,6 @@ func (in *intent) answer(ctx context.Context, r Result) error {
 }
 
 func (in *intent) commit(ctx context.Context, replayed bool) error {
+	in.used = true
 	return uow.AfterCommit(ctx, func() { in.spent, in.replayed = true, replayed })
 }

@@ -201,6 +201,34 @@ func TestCommandMismatchAndSpent(t *testing.T) {
 	})
 }
 
+// Two commands in one transaction of the handler's have one key between them as well: the second is not answered with
+// the result of the first.
+func TestTwoCommandsInOneTransactionSpendTheKey(t *testing.T) {
+	t.Parallel()
+	onEach(t, 0, func(t *testing.T, b *bench) {
+		h := idempotency.ForCommands(b.store, scopeOf, idempotency.MiddlewareConfig{})(
+			http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				err := b.work.Do(r.Context(), func(ctx context.Context) error {
+					for _, id := range []string{"a", "b"} {
+						o, err := execute(ctx, b, func(ctx context.Context) (string, error) { return id, place(ctx, id) })
+						if err != nil {
+							return err
+						}
+						if o.Order != id {
+							t.Errorf("command %s was answered with %s", id, o.Order)
+						}
+					}
+					return nil
+				})
+				wantErr(t, err, idempotency.ErrSpent)
+			}))
+		wantProblem(t, serve(h, request("k", "/orders", "{}")), 500, "key-spent")
+		if n := b.count(t, "orders", "1 = 1") + b.count(t, "idempotency_keys", "1 = 1"); n != 0 {
+			t.Errorf("%d orders and keys, want none", n)
+		}
+	})
+}
+
 // A command inside a command is part of it, and has no key.
 func TestCommandInsideACommand(t *testing.T) {
 	t.Parallel()
