@@ -73,6 +73,8 @@ func TestKindOfStatement(t *testing.T) {
 		"WITH a AS (INSERT …) SELECT 1":      "o",
 		"CREATE TABLE x (y INT)":             "o",
 		"ROLLBACK TO SAVEPOINT sp1":          "b",
+		"ROLLBACK;":                          "e",
+		"rollback work to sp1":               "b",
 		"/* never ends":                      "o",
 		"":                                   "o",
 		"INSERT INTO x VALUES (1); ":         "c",

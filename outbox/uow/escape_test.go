@@ -215,3 +215,30 @@ func TestAFailedStatementIsNoWrite(t *testing.T) {
 		t.Errorf("%q, %+v", errs, s)
 	}
 }
+
+// Only the unit of work begins, commits and rolls back, however it is said: what comes after would commit by itself.
+func TestStatementsThatEndTheTransactionAreRefused(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *gorm.DB) {
+		u := unit(t, db, uow.Config{})
+		for _, query := range []string{
+			"COMMIT", "rollback", "ROLLBACK WORK;", "-- so\nEND", "BEGIN", "START TRANSACTION", "ABORT", "COMMIT AND CHAIN",
+		} {
+			err := u.Do(t.Context(), func(ctx context.Context) error {
+				tx := uow.DB(ctx)
+				for _, err := range []error{
+					tx.Exec(query).Error, uow.Queue(ctx, query), tx.Raw(query).Row().Err(),
+					tx.Session(&gorm.Session{PrepareStmt: true}).Exec(query).Error,
+				} {
+					if err == nil {
+						t.Errorf("%s was not refused", query)
+					}
+				}
+				return errors.Join(insert(ctx, 1), errNo)
+			})
+			if !errors.Is(err, errNo) || errors.Is(err, uow.ErrDoomed) || count(t, db, "true") != 0 {
+				t.Errorf("%s: %v, and %d rows are there", query, err, count(t, db, "true"))
+			}
+		}
+	})
+}

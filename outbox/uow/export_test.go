@@ -24,7 +24,7 @@ func Refused(name string, err error) bool { return dialect(name).refused(err) }
 // Statements exposes how migrations are split.
 var Statements = statements
 
-// KindOf exposes how statements are told apart: r for read, c for change, b for back, o for other.
+// KindOf exposes how statements are told apart: r for read, c for change, b for back, e for ending, o for other.
 func KindOf(query string) string {
-	return map[kind]string{read: "r", save: "s", session: "v", change: "c", rollbackTo: "b", other: "o"}[kindOf(query)]
+	return map[kind]string{read: "r", save: "s", session: "v", change: "c", rollbackTo: "b", ending: "e", other: "o"}[kindOf(query)]
 }

@@ -6,12 +6,13 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gorm.io/gorm"
 )
 
-// errOwner is returned by Commit and Rollback on the handle: they are not fn's to call.
+// errOwner is returned by Commit and Rollback on the handle, and by statements that say so: they are not fn's to call.
 var errOwner = errors.New("uow: the unit of work commits and rolls back; return an error to undo")
 
 // A pool is the gorm.ConnPool of a frame. It sees every statement, so it knows whether the frame changed a row
@@ -85,7 +86,11 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	if p.f.tx.unit.dialect == sqlite {
 		return nil, errPrepared
 	}
-	if err := p.before(ctx, other); err != nil {
+	kind := other
+	if kindOf(query) == ending {
+		kind = ending
+	}
+	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
 	stmt, err := p.f.tx.exec.PrepareContext(ctx, query)
@@ -144,6 +149,9 @@ var errOther = errors.New("uow: the transaction has one connection, and it is th
 
 // before says why a statement may not run, and sets the savepoint it needs. If it may, after must be called.
 func (p *pool) before(ctx context.Context, k kind) error {
+	if k == ending {
+		return errOwner
+	}
 	if err := p.f.begin(false); err != nil {
 		if !p.allowed(k) {
 			return err
@@ -260,6 +268,7 @@ const (
 	save            // SAVEPOINT, by gorm's nested Transaction
 	rollbackTo      // ROLLBACK TO SAVEPOINT, by the same
 	session         // SET; counts as a write
+	ending          // COMMIT, ROLLBACK of everything, BEGIN: refused
 	other           // counts as a write
 )
 
@@ -276,7 +285,7 @@ func kindOf(query string) kind {
 		q = strings.TrimLeft(rest, " \t\r\n(")
 	}
 	word := q
-	if i := strings.IndexAny(q, " \t\r\n("); i >= 0 {
+	if i := strings.IndexAny(q, " \t\r\n(;"); i >= 0 {
 		word = q[:i]
 	}
 	switch strings.ToUpper(word) {
@@ -289,7 +298,12 @@ func kindOf(query string) kind {
 	case "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE":
 		return change
 	case "ROLLBACK":
-		return rollbackTo
+		if slices.Contains(strings.Fields(strings.ToUpper(q)), "TO") {
+			return rollbackTo
+		}
+		return ending
+	case "COMMIT", "END", "ABORT", "BEGIN", "START":
+		return ending
 	}
 	return other
 }
