@@ -121,7 +121,14 @@ func rowsFor(intents []*intent, slots map[string]*slot) []*row {
 	})
 }
 
-func millis(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+// millis rounds up.
+func millis(d time.Duration) int64 {
+	n := d.Milliseconds()
+	if d%time.Millisecond > 0 {
+		n++
+	}
+	return n
+}
 
 func claimRows(ctx context.Context, rows []*row, slots map[string]*slot, intents []*intent) error {
 	ours, err := insertKeys(ctx, rows)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -19,7 +20,8 @@ type Purger interface {
 
 // SweeperConfig configures a Sweeper; the zero value works.
 type SweeperConfig struct {
-	// Interval is the time between sweeps, with a fifth of it as jitter, so that replicas do not meet. 0 means 1 min.
+	// Interval is the time between sweeps, less up to a fifth of it by chance, so that replicas do not meet. 0 means
+	// 1 min.
 	Interval time.Duration
 	// Batch is the number of rows that one transaction deletes. 0 means 500.
 	Batch int
@@ -65,6 +67,9 @@ func NewSweeper(work *uow.UnitOfWork, cfg SweeperConfig, purgers ...Purger) (*Sw
 	if work == nil {
 		return nil, errors.New("idempotency: NewSweeper needs a unit of work, got nil")
 	}
+	if slices.Contains(purgers, nil) {
+		return nil, fmt.Errorf("idempotency: NewSweeper needs purgers, number %d of them is nil", slices.Index(purgers, nil))
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -77,7 +82,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.Warn("sweep failed", "error", err)
 		}
-		timer := time.NewTimer(s.cfg.Interval*9/10 + rand.N(s.cfg.Interval/5+1))
+		timer := time.NewTimer(s.cfg.Interval - rand.N(s.cfg.Interval/5+1))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

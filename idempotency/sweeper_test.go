@@ -3,6 +3,7 @@ package idempotency_test
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,53 @@ func TestSweepDeletesWhatIsPastItsRetention(t *testing.T) {
 			t.Errorf("%d keys and %d messages are left", k, m)
 		}
 	})
+}
+
+// The longest retention that there is, and half a century between sweeps, are long and not over at once.
+func TestTheLongestRetention(t *testing.T) {
+	t.Parallel()
+	const ever = time.Duration(math.MaxInt64)
+	onEach(t, 0, func(t *testing.T, b *bench) {
+		store, err := idempotency.NewGormStore(b.work, idempotency.StoreConfig{Retention: ever})
+		must(t, err)
+		inbox := idempotency.NewInbox(idempotency.InboxConfig{Retention: ever})
+		s, err := idempotency.NewSweeper(b.work, idempotency.SweeperConfig{}, store, inbox)
+		must(t, err)
+		k := idempotency.Key{Scope: "s", Operation: "o", ID: "1"}
+		_, _, err = idempotency.DoTx(t.Context(), store, k, 1, func(context.Context) (int, error) { return 1, nil })
+		must(t, err)
+		must(t, b.work.Do(t.Context(), func(ctx context.Context) error {
+			_, err := inbox.Claim(ctx, "g", []string{"m"})
+			return err
+		}))
+		must(t, s.Sweep(t.Context()))
+		if k, m := b.count(t, "idempotency_keys", "1 = 1"), b.count(t, "idempotency_inbox", "1 = 1"); k != 1 || m != 1 {
+			t.Errorf("%d keys and %d messages are left, want one each", k, m)
+		}
+	})
+	t.Run("interval", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, "sqlite", 0)
+		synctest.Test(t, func(t *testing.T) {
+			p := &purger{}
+			s, err := idempotency.NewSweeper(b.work, idempotency.SweeperConfig{Interval: ever / 6}, p)
+			must(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+			defer cancel()
+			must(t, s.Run(ctx))
+			if len(p.calls) != 1 {
+				t.Errorf("%d sweeps in a day", len(p.calls))
+			}
+		})
+	})
+}
+
+func TestNewSweeperRefusesWhatIsNil(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "sqlite", 0)
+	if _, err := idempotency.NewSweeper(b.work, idempotency.SweeperConfig{}, b.store, nil); err == nil {
+		t.Error("a purger that is nil was accepted")
+	}
 }
 
 type purger struct{ calls []time.Time }
