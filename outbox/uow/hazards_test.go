@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/glebarez/sqlite"
 	"gorm.io/gorm"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -280,5 +281,26 @@ func TestFunctionThatWrites(t *testing.T) {
 	}
 	if got := count(t, db, "1 = 1"); got != 0 {
 		t.Errorf("%d rows, want none", got)
+	}
+}
+
+// SQLite rolls back by itself when a write finds no room. The connection is as good as before, and in memory it is the
+// database.
+func TestInMemoryOutlivesWhatSQLiteRollsBack(t *testing.T) {
+	t.Parallel()
+	db := open(t, sqlite.Open(":memory:"))
+	u := unit(t, db, uow.Config{})
+	for _, q := range []string{"CREATE TABLE large (b BLOB)", "INSERT INTO items (id) VALUES (1)", "PRAGMA max_page_count = 30"} {
+		exec(t, db, q)
+	}
+	err := u.Do(t.Context(), func(ctx context.Context) error {
+		err := insert(ctx, 2)
+		return errors.Join(err, uow.DB(ctx).Exec("INSERT INTO large VALUES (zeroblob(1000000))").Error)
+	})
+	if err == nil {
+		t.Error("there was room")
+	}
+	if got := count(t, db, "true"); got != 1 {
+		t.Errorf("%d rows, want the one that was there", got)
 	}
 }

@@ -27,6 +27,19 @@ func (o *open) end(query string) error {
 	return err
 }
 
+// rollback is end with ROLLBACK. SQLite may have rolled back by itself, and then refuses; only then can another
+// transaction begin.
+func (o *open) rollback() error {
+	err := o.end("ROLLBACK")
+	if err == nil {
+		return nil
+	}
+	if _, still := o.conn.ExecContext(context.Background(), "BEGIN"); still == nil {
+		_, err = o.conn.ExecContext(context.Background(), "ROLLBACK")
+	}
+	return err
+}
+
 func (o *open) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()

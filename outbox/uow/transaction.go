@@ -129,7 +129,7 @@ func (t *transaction) rollback() {
 	if t.tx != nil {
 		err = t.answered(t.tx.Rollback)
 	} else {
-		err = t.open.end("ROLLBACK")
+		err = t.open.rollback()
 	}
 	if err != nil && !errors.Is(err, sql.ErrTxDone) {
 		t.discard()
