@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -195,4 +196,51 @@ func TestRule06_APartThatLeavesANestedDoBehindFails(t *testing.T) {
 	if err == nil || count(t, db, "1 = 1") != 0 {
 		t.Errorf("%v, %d rows", err, count(t, db, "1 = 1"))
 	}
+}
+
+// Rows that a part has left open, and a statement that waits for a lock, end with their transaction also where their
+// context never ends; nobody waits for them.
+func TestRule06_WhatHasNoEndEndsWithItsTransaction(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *gorm.DB) {
+		u := unit(t, db, one(uow.Config{PartTimeout: time.Second}))
+		exec(t, db, "INSERT INTO items (id) VALUES (1), (2)")
+		done := make(chan error, 1)
+		go func() {
+			done <- u.Do(context.Background(), func(ctx context.Context) error {
+				rows, err := uow.DB(context.WithoutCancel(ctx)).Raw("SELECT id FROM items").Rows()
+				if err == nil && !rows.Next() {
+					err = rows.Err()
+				}
+				return err
+			})
+		}()
+		select {
+		case <-done: // with an error or without
+		case <-time.After(20 * time.Second):
+			t.Fatal("Do does not return: rows are open")
+		}
+		if db.Name() != "sqlite" {
+			lock := db.Begin()
+			exec(t, lock, "UPDATE items SET n = 1 WHERE id = 1")
+			defer lock.Rollback()
+		}
+		go func() {
+			_ = u.Do(context.Background(), func(ctx context.Context) error {
+				close(done)
+				return uow.DB(context.WithoutCancel(ctx)).Exec("UPDATE items SET n = 2 WHERE id = 1").Error
+			})
+		}()
+		<-done
+		next := make(chan error, 1)
+		go func() { next <- u.Do(context.Background(), func(ctx context.Context) error { return insert(ctx, 3) }) }()
+		select {
+		case err := <-next:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the neighbor does not return: a statement waits")
+		}
+	})
 }

@@ -44,6 +44,7 @@ func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sq
 	if err := p.before(ctx, kind); err != nil {
 		return nil, err
 	}
+	ctx = p.f.tx.mortal(ctx)
 	if p.f.tx.unit.dialect != sqlite && locks(kind, query) {
 		all, err := p.readAll(ctx, kind, query, args)
 		if err != nil {
@@ -61,6 +62,7 @@ func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *
 	if err := p.before(ctx, kind); err != nil {
 		return errorRow(ctx, err)
 	}
+	ctx = p.f.tx.mortal(ctx)
 	if p.f.tx.unit.dialect != sqlite && locks(kind, query) {
 		all, err := p.readAll(ctx, kind, query, args)
 		if err != nil {
@@ -136,7 +138,7 @@ func (p *pool) lasting(ctx context.Context) context.Context {
 	if p.f.tx.unit.dialect == sqlite {
 		return context.WithoutCancel(ctx)
 	}
-	return ctx
+	return p.f.tx.mortal(ctx)
 }
 
 func (p *pool) Commit() error   { return errOwner }

@@ -28,7 +28,8 @@ type transaction struct {
 	exec gorm.ConnPool // tx, or open
 	open *open         // SQLite's
 
-	abandon context.CancelFunc // has tx stop waiting for the server; nil on SQLite
+	life    context.Context    // ends with the transaction
+	abandon context.CancelFunc // ends life; has tx stop waiting for the server
 
 	savepoints bool // failed frames are rolled back to a savepoint
 	many       bool // parts share it
@@ -58,12 +59,11 @@ func (u *UnitOfWork) begin(savepoints, many bool) (*transaction, error) {
 		return nil, fmt.Errorf("uow: begin: %w", err)
 	}
 	t := &transaction{unit: u, conn: conn, savepoints: savepoints, many: many}
+	t.life, t.abandon = context.WithCancel(context.Background())
 	if u.dialect != sqlite {
 		// The context of BeginTx rolls the transaction back when it ends: that is when the server does not answer.
-		var whole context.Context
-		whole, t.abandon = context.WithCancel(context.Background())
 		err = t.answered(func() (err error) {
-			t.tx, err = conn.BeginTx(whole, &sql.TxOptions{Isolation: u.dialect.isolation()})
+			t.tx, err = conn.BeginTx(t.life, &sql.TxOptions{Isolation: u.dialect.isolation()})
 			return err
 		})
 		t.exec = t.tx
@@ -117,11 +117,27 @@ func (u *UnitOfWork) boundedBy(limit time.Duration) (context.Context, context.Ca
 }
 
 func (t *transaction) close() {
+	t.abandon() // first: the connection waits for rows that are open
 	_ = t.conn.Close()
-	if t.abandon != nil {
-		t.abandon()
-	}
 }
+
+// mortal returns a context that ends with the transaction for a statement, or rows, whose own never does.
+func (t *transaction) mortal(ctx context.Context) context.Context {
+	if ctx.Done() != nil {
+		return ctx
+	}
+	return mortal{ctx, t.life}
+}
+
+// A mortal has the values of one context and the end of another.
+type mortal struct {
+	context.Context
+	life context.Context
+}
+
+func (m mortal) Deadline() (time.Time, bool) { return m.life.Deadline() }
+func (m mortal) Done() <-chan struct{}       { return m.life.Done() }
+func (m mortal) Err() error                  { return m.life.Err() }
 
 // rollback undoes everything. A connection on which that fails is not used again.
 func (t *transaction) rollback() {
