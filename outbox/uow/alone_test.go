@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"gorm.io/gorm"
@@ -119,4 +120,37 @@ func idle(ctx context.Context, db *gorm.DB) error {
 		}
 	}
 	return nil
+}
+
+// A session that somebody ends is a lost connection, whichever way the server says so: its transaction runs again.
+func TestASessionThatIsKilledRunsAgain(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, db *gorm.DB) {
+		u := unit(t, db, one(uow.Config{}))
+		kill, slow := "SELECT pg_terminate_backend(?)", "SELECT pg_sleep(10)"
+		mine := "SELECT pg_backend_pid()"
+		if db.Name() == "mysql" {
+			kill, slow, mine = "KILL ?", "SELECT BENCHMARK(1000000000, SHA2('x', 512))", "SELECT CONNECTION_ID()"
+		}
+		for id, inTheMiddle := range []bool{false, true} {
+			runs := 0
+			err := u.Do(t.Context(), func(ctx context.Context) error {
+				runs++
+				var session int
+				err := errors.Join(insert(ctx, id), uow.DB(ctx).Raw(mine).Row().Scan(&session))
+				if err != nil || runs > 1 {
+					return err
+				}
+				if !inTheMiddle {
+					return uow.DB(ctx).Exec(kill, session).Error
+				}
+				timer := time.AfterFunc(100*time.Millisecond, func() { db.Exec(kill, session) })
+				defer timer.Stop()
+				return uow.DB(ctx).Exec(slow).Error
+			})
+			if err != nil || runs != 2 || count(t, db, "id = ?", id) != 1 {
+				t.Errorf("killed in the middle %v: %v after %d runs", inTheMiddle, err, runs)
+			}
+		}
+	})
 }

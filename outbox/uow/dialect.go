@@ -46,7 +46,7 @@ func (d dialect) transient(err error) bool {
 		return code == "40001" || code == "40P01" || endsSession(code)
 	}
 	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
-		return e.Number == 1205 || e.Number == 1213
+		return e.Number == 1205 || e.Number == 1213 || killed(e)
 	}
 	if code, ok := sqliteCode(d, err); ok {
 		return code == 5 || code == 6 // SQLITE_BUSY, SQLITE_LOCKED
@@ -86,7 +86,7 @@ func (d dialect) refused(err error) bool {
 		return !endsSession(code) && code != "40003"
 	}
 	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
-		return e.Number != 1053 // server shutdown in progress
+		return !killed(e)
 	}
 	return false
 }
@@ -96,6 +96,12 @@ func (d dialect) refused(err error) bool {
 // be who took so long.
 func endsSession(code string) bool {
 	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0") || code == "25P03" || code == "25P04"
+}
+
+// killed reports whether an error of MySQL's or MariaDB's comes with the end of the connection: the server shuts down
+// (1053), or somebody has ended the session (1927 on MariaDB, 3169), or the server has, for idling (4031).
+func killed(e *mysql.MySQLError) bool {
+	return e.Number == 1053 || e.Number == 1927 || e.Number == 3169 || e.Number == 4031
 }
 
 func disconnected(err error) bool {
