@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/surge-go/surge/outbox/uow"
 )
@@ -36,8 +38,9 @@ type Inbox struct{ cfg InboxConfig }
 func NewInbox(cfg InboxConfig) *Inbox { return &Inbox{cfg.withDefaults()} }
 
 // Claim notes ids as handled by group and reports which of them are new, in the order of ids. Of an id that occurs
-// twice only the first can be new. An id or group has 1 to 255 bytes. If another transaction is claiming one of
-// them, Claim waits for it to end: only then is it known whether the message has been handled.
+// twice only the first can be new. An id or group has 1 to 255 bytes of UTF-8 without a zero byte, or the error is
+// [ErrKey]. If another transaction is claiming one of them, Claim waits for it to end: only then is it known whether the
+// message has been handled.
 // Outside a transaction it returns uow.ErrNoTransaction.
 func (i *Inbox) Claim(ctx context.Context, group string, ids []string) ([]bool, error) {
 	fresh := make([]bool, len(ids))
@@ -68,13 +71,24 @@ func (i *Inbox) Claim(ctx context.Context, group string, ids []string) ([]bool, 
 	return fresh, nil
 }
 
+// text refuses what is not kept, or not by every database.
+func text(field, s string) error {
+	switch {
+	case s == "" || len(s) > MaxKeyPart:
+		return fmt.Errorf("%w: inbox: %s has %d bytes, 1 to %d are allowed", ErrKey, field, len(s), MaxKeyPart)
+	case !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0:
+		return fmt.Errorf("%w: inbox: %s %q is not UTF-8, or has a zero byte", ErrKey, field, s)
+	}
+	return nil
+}
+
 func distinct(group string, ids []string) ([]string, error) {
-	for _, ids := range [][]string{{group}, ids} {
-		for _, id := range ids {
-			if id == "" || len(id) > MaxKeyPart {
-				return nil, fmt.Errorf("%w: inbox: group or message id has %d bytes, 1 to %d are allowed",
-					ErrKey, len(id), MaxKeyPart)
-			}
+	if err := text("group", group); err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if err := text("message id", id); err != nil {
+			return nil, err
 		}
 	}
 	sorted := slices.Clone(ids)

@@ -135,3 +135,19 @@ func TestRule10_InboxKnowsThatAGroupHasAPast(t *testing.T) {
 		}))
 	})
 }
+
+// What one database would not take is refused on each, and named.
+func TestInboxRefusesWhatIsNotText(t *testing.T) {
+	t.Parallel()
+	onEach(t, 0, func(t *testing.T, b *bench) {
+		for field, claimed := range map[string][2]string{
+			"group": {"g\x00", "m"}, "message id": {"g", "\xff"},
+		} {
+			_, err := claim(b, claimed[0], claimed[1])
+			wantErr(t, err, idempotency.ErrKey)
+			if !strings.Contains(err.Error(), field) {
+				t.Errorf("%v does not name the %s", err, field)
+			}
+		}
+	})
+}
