@@ -39,8 +39,8 @@ func NewInbox(cfg InboxConfig) *Inbox { return &Inbox{cfg.withDefaults()} }
 
 // Claim notes ids as handled by group and reports which of them are new, in the order of ids. Of an id that occurs
 // twice only the first can be new. An id or group has 1 to 255 bytes of UTF-8 without a zero byte, or the error is
-// [ErrKey]. If another transaction is claiming one of them, Claim waits for it to end: only then is it known whether the
-// message has been handled.
+// [ErrKey]. If another transaction is claiming one of them, Claim waits for it to end: only then is it known whether
+// the message has been handled.
 // Outside a transaction it returns uow.ErrNoTransaction.
 func (i *Inbox) Claim(ctx context.Context, group string, ids []string) ([]bool, error) {
 	fresh := make([]bool, len(ids))
