@@ -29,7 +29,8 @@ type Statement struct {
 //
 // If the statement then fails, the transaction rolls back and the part runs again alone, where Queue sends at once and
 // returns the error to fn. Without a Pipeline it always does. So fn must not rely on Queue having failed, nor on its
-// having succeeded, and needs nothing else. Errors: those of the database; [ErrNoTransaction]; [ErrDoomed].
+// having succeeded, and needs nothing else. What args point to must not change before the
+// outermost Do returns. Errors: those of the database; [ErrNoTransaction]; [ErrDoomed].
 func Queue(ctx context.Context, query string, args ...any) error {
 	return queueStatement(ctx, nil, query, args)
 }
