@@ -5,7 +5,7 @@
 // A handler that must not lose or double anything needs a transaction: for what it writes, for the messages it
 // sends (an outbox), for the mark that its message was handled (an inbox). A durable commit costs a disk flush, so a
 // transaction per message limits a service to a few hundred messages a second, whatever its code looks like. Handlers
-// that take batches are fast, and hard to write: one bad message must not harm its neighbours.
+// that take batches are fast, and hard to write: one bad message must not harm its neighbors.
 //
 // Here people write handlers for one message, and the runtime runs many of them in one transaction. A message that
 // fails is undone alone. What NServiceBus, MassTransit and Wolverine are for .NET, on Watermill's interfaces.
@@ -39,7 +39,7 @@
 // # What a handler returns
 //
 //   - A result or nil: committed, answered.
-//   - A [Rejection]: "no" is the answer. What the handler wrote is undone, the answer commits with the neighbours.
+//   - A [Rejection]: "no" is the answer. What the handler wrote is undone, the answer commits with the neighbors.
 //   - [ErrDeferred]: committed; somebody calls [Reply] later. [ErrNotExecuted]: committed, and answered so.
 //   - [Later], or an error with a method RetryAfter() time.Duration: undone, tried again after that time, not counted.
 //     The latter, as an open circuit breaker returns it, also pauses the type, so that the backlog does not run into

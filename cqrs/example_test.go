@@ -174,15 +174,15 @@ func ExampleUpcast() {
 	type v1 struct{ Price string }
 	type Priced struct{ Cents int }
 	c := cqrs.NewCatalog(
-		cqrs.Event[Priced]{Name: "catalogue.priced", Version: 2},
-		cqrs.Upcast("catalogue.priced", 1, func(old v1) (Priced, error) {
+		cqrs.Event[Priced]{Name: "catalog.priced", Version: 2},
+		cqrs.Upcast("catalog.priced", 1, func(old v1) (Priced, error) {
 			var p Priced
 			_, err := fmt.Sscan(old.Price, &p.Cents)
 			return p, err
 		}),
 	)
 	v, err := c.Decode(&cqrs.Delivery{
-		Envelope: cqrs.Envelope{Type: "catalogue.priced", Version: 1}, Payload: []byte(`{"Price":"250"}`),
+		Envelope: cqrs.Envelope{Type: "catalog.priced", Version: 1}, Payload: []byte(`{"Price":"250"}`),
 	})
 	fmt.Printf("%+v %v\n", v, err)
 	// Output: {Cents:250} <nil>

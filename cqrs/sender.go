@@ -99,7 +99,7 @@ func (s *Sender) SendAt(ctx context.Context, at time.Time, cmd any) error {
 	return s.Send(ctx, cmd, At(at))
 }
 
-// Publish publishes events, in order. Neighbours of one topic go to the publisher in one call. Errors are those
+// Publish publishes events, in order. Neighbors of one topic go to the publisher in one call. Errors are those
 // of Send; without an outbox the events before the failing topic are out.
 func (s *Sender) Publish(ctx context.Context, events ...any) error {
 	var run []*message.Message

@@ -113,7 +113,7 @@ func (s *Saga[S]) Get(ctx context.Context, key string) (Instance[S], error) {
 	return out, err
 }
 
-// Mermaid draws an instance's definition, coloured by what became of each node. Errors are those of Get.
+// Mermaid draws an instance's definition, colored by what became of each node. Errors are those of Get.
 func (s *Saga[S]) Mermaid(ctx context.Context, key string) (string, error) {
 	var out string
 	err := s.e.within(ctx, func(ctx context.Context) error {

@@ -181,7 +181,7 @@ func TestRepositoryDelete(t *testing.T) {
 	})
 }
 
-// The events of a part that is undone are not published, its neighbours' are.
+// The events of a part that is undone are not published, its neighbors' are.
 func TestRepositoryPublishesWithTheCommitOnly(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, f *fixture) {

@@ -266,7 +266,7 @@ func (c *claim) refused() {
 
 // cancel ends the contexts of all messages, the last one first. Whoever drops a message whose context has ended, and
 // then looks at a later one, must not find that alive: it would overtake. Were the contexts children of one that is
-// cancelled, they would end in any order.
+// canceled, they would end in any order.
 func (c *claim) cancel() {
 	for _, it := range slices.Backward(c.queue) {
 		if it.msg != nil {

@@ -22,7 +22,7 @@ type item struct {
 }
 
 // prepare makes the copy that is delivered; it reports false once the publisher has given up. The copy's context ends
-// with the item alone: children of one that is cancelled end in any order, see partition.cancel.
+// with the item alone: children of one that is canceled end in any order, see partition.cancel.
 func (it *item) prepare(ctx context.Context) bool {
 	c := it.call
 	c.mu.RLock()

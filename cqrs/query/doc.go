@@ -19,7 +19,7 @@
 //	query.Handle(reads, func(ctx context.Context, q GetOrder) (OrderView, error) { … })
 //	view, err := query.Ask(ctx, reads, GetOrder{ID: "o-1"})
 //
-// Handlers are found by type in a map. Behaviors (authorisation, caching, tracing) wrap all of
+// Handlers are found by type in a map. Behaviors (authorization, caching, tracing) wrap all of
 // them and see the query as [cqrs.Delivery.Message].
 //
 // # What is guaranteed

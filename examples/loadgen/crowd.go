@@ -16,7 +16,7 @@ import (
 // Config configures a [Crowd].
 type Config struct {
 	URL     string                       // the shop's: required
-	SKUs    []string                     // the catalogue: required
+	SKUs    []string                     // the catalog: required
 	Hot     string                       // the product that everybody wants; "" for none
 	Wanted  int64                        // how many purchases of it the crowd tries, over its life
 	Token   func(customer string) string // proves who a buyer is; required

@@ -26,7 +26,7 @@ type Stock struct {
 
 // Reserve handles [contracts.ReserveStock]. The same command again finds the order's units taken, whatever is left for
 // others; once they were given up it is refused. Being sold out is an answer and not a failure, and as nothing was
-// written by then it costs its neighbours in the transaction nothing.
+// written by then it costs its neighbors in the transaction nothing.
 func (s *Stock) Reserve(ctx context.Context, c contracts.ReserveStock) (contracts.StockReserved, error) {
 	done := contracts.StockReserved{OrderID: c.OrderID}
 	lines := linesOf(c)
@@ -118,7 +118,7 @@ func linesOf(c contracts.ReserveStock) []domain.Line {
 	return lines
 }
 
-// ListProducts asks for the catalogue with what is free, sorted by SKU.
+// ListProducts asks for the catalog with what is free, sorted by SKU.
 type ListProducts struct {
 	query.Returns[[]ProductView]
 }
