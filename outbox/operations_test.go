@@ -68,6 +68,10 @@ func giveUp(ctx context.Context, box *outbox.Outbox, id string) (int, error) {
 		outbox.Action{Actor: "ann@example.com", Reason: "superseded by the resync of INC-4711"})
 }
 
+func forget(ctx context.Context, box *outbox.Outbox, key string) (outbox.Erased, error) {
+	return box.Erase(ctx, key, "", outbox.Action{Actor: "ann@example.com", Reason: "request 4711 to be forgotten"})
+}
+
 func wakeful(direct string) (outbox.RelayConfig, error) {
 	listener, err := pglisten.New(direct, pglisten.Config{})
 	if err != nil {
@@ -156,7 +160,7 @@ func TestOperationsPageShowsCodeThatRuns(t *testing.T) {
 			t.Errorf("a block of %s is not tested", b.language)
 		}
 	}
-	if count["go"] != 8 || count["sql"] < 20 {
+	if count["go"] != 9 || count["sql"] < 20 {
 		t.Errorf("blocks found: %v", count)
 	}
 }
@@ -263,7 +267,7 @@ func TestOperationsReplayAfterTheFix(t *testing.T) {
 func TestOperationsErase(t *testing.T) {
 	t.Parallel()
 	db := openSQLite(t)
-	newOutbox(t, db)
+	box, _ := newOutbox(t, db)
 	row := "0, 'id', 'topic', 'customer-42', '', '{\"name\":\"Ann\"}', 'Ann'"
 	const columns = "shard, id, topic, aggregateid, type, headers, payload"
 	tables := map[string]string{
@@ -297,6 +301,9 @@ func TestOperationsErase(t *testing.T) {
 	}
 	if n := traces(); n != 0 {
 		t.Errorf("traces in %d tables", n)
+	}
+	if e, err := forget(t.Context(), box, "customer-42"); e.Archived != 1 || err != nil { // which was left in its place
+		t.Errorf("forgotten: %+v, %v", e, err)
 	}
 }
 
