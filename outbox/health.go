@@ -121,9 +121,9 @@ func (r *Relay) noteWaiting(n int64) {
 
 // Healthy returns nil if the relay runs and messages leave, and may answer a readiness probe as it is: it does not
 // touch the database. Otherwise its error wraps [ErrStuck], and the failure behind it if there is one, and names
-// every cause that has lasted for [RelayConfig.StuckAfter]:
+// every cause: at once that the relay does not run, or that its leases ran out, and what has lasted for
+// [RelayConfig.StuckAfter]:
 //
-//   - the relay does not run, or its leases ran out;
 //   - it cannot read messages, delete what it published, move scheduled messages that are due, tend its retries or
 //     renew its leases: each of these fails, or gets no answer;
 //   - for a topic the publisher fails, or does not return;
