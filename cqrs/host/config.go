@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/cqrsotel"
+	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/debezium"
@@ -41,7 +42,8 @@ type Config struct {
 	// group hears are dropped and commands that no group handles are an error.
 	Transport Transport
 	// UnitOfWork, Outbox, Relay, Keys, Inbox and Sweeper configure what they are named after. On SQLite, whose
-	// file has one writer and one relay, Relay.UnitOfWork and Relay.Owner are filled in if they are zero.
+	// file has one writer and one relay, Relay.UnitOfWork and Relay.Owner are filled in if they are zero. Relay.Grace
+	// is half of Grace if it is 0, since a relay waits twice.
 	UnitOfWork uow.Config
 	Outbox     outbox.Config
 	Relay      outbox.RelayConfig
@@ -49,7 +51,8 @@ type Config struct {
 	Inbox      idempotency.InboxConfig
 	Sweeper    idempotency.SweeperConfig
 	// Processor configures the consumer groups. Subscribe, UnitOfWork, InTransaction, Inbox, Keys, Parking,
-	// DeadLetters, Crashes, Retention and Grace are filled in if they are nil or 0.
+	// DeadLetters, Crashes, Locker (not on MySQL and MariaDB), Observer (with Telemetry) and Retention are filled in if
+	// they are nil. Grace is three quarters of the service's if it is 0.
 	Processor cqrs.ProcessorConfig
 	// Publisher wraps what the Sender publishes to, which is the outbox. nil leaves it as it is.
 	Publisher func(message.Publisher) message.Publisher
@@ -76,6 +79,7 @@ type Config struct {
 func (c Config) Validate() error {
 	faults := []error{
 		c.UnitOfWork.Validate(), c.Outbox.Validate(), c.Relay.Validate(), c.Keys.Validate(), c.Sweeper.Validate(),
+		c.filledIn().Validate(),
 	}
 	if c.Grace < 0 {
 		faults = append(faults, fmt.Errorf("host: Config.Grace is %v, it may not be negative", c.Grace))
@@ -87,6 +91,21 @@ func (c Config) Validate() error {
 		faults = append(faults, errors.New("host: Config.Debezium needs a Transport to consume from"))
 	}
 	return errors.Join(faults...)
+}
+
+// filledIn is the configuration of the consumer groups with what Open adds and its Validate asks for.
+func (c Config) filledIn() cqrs.ProcessorConfig {
+	p := c.Processor
+	if p.UnitOfWork == nil {
+		p.UnitOfWork = (*uow.UnitOfWork)(nil)
+	}
+	if p.DeadLetters == nil {
+		p.DeadLetters = (*gormstore.DeadLetters)(nil)
+	}
+	if p.Inbox == nil {
+		p.Inbox = idempotency.NewInbox(c.Inbox)
+	}
+	return p
 }
 
 func (c Config) withDefaults() Config {

@@ -15,6 +15,7 @@ import (
 	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/cqrs/host"
 	"github.com/surge-go/surge/cqrs/localbus"
+	"github.com/surge-go/surge/idempotency"
 	"github.com/surge-go/surge/outbox"
 	"github.com/surge-go/surge/outbox/debezium"
 
@@ -136,6 +137,26 @@ func TestOpenFaults(t *testing.T) {
 }
 
 func fail(context.Context, *gorm.DB) error { return errBoom }
+
+// What is wrong with the consumer groups is told with the rest, before the database is touched; what Open fills in is
+// not missed.
+func TestValidateKnowsTheProcessor(t *testing.T) {
+	t.Parallel()
+	err := host.Config{
+		Grace: -1, Inbox: idempotency.InboxConfig{Retention: time.Hour},
+		Processor: cqrs.ProcessorConfig{
+			Lanes: -1, MaxAge: 2 * time.Hour, Parking: gormstore.NewParking(), Crashes: gormstore.Crashes{},
+		},
+	}.Validate()
+	for _, want := range []string{"Grace is -1ns", "Lanes is -1", "MaxAge is 2h0m0s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "needs") {
+		t.Error(err)
+	}
+}
 
 func TestOpenMigratesAndSetsTheJournalMode(t *testing.T) {
 	t.Parallel()
