@@ -89,7 +89,7 @@ func TestExploreParallelWhenWaitSub(t *testing.T) {
 			return errors.New("paid for half a trip")
 		}
 		if i.Status == saga.Completed && s.Paid == "" {
-			return errors.New("travelled for nothing")
+			return errors.New("traveled for nothing")
 		}
 		return nil
 	})

@@ -3,7 +3,9 @@ package sagatest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,23 +39,33 @@ func Undo[C any](f func(context.Context, C) error) Reply {
 	})
 }
 
-// Signal gives the saga an event that it waits for. It comes at the start, and is kept until it is awaited.
+// Signal gives the saga an event that it waits for, a value or a pointer. It comes at the start, and is kept until it is
+// awaited.
 func Signal[E any](event E) Reply {
 	return replyFunc(func(p *player) {
-		p.inputs = append(p.inputs, flow.Input{
-			Kind: flow.Event, Event: reflect.TypeFor[E]().Name(), Payload: encode(event),
-		})
+		t := reflect.TypeFor[E]()
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		p.check(p.stage.g.Waits()[t.Name()] != nil, "waits for no %s", t.Name())
+		p.inputs = append(p.inputs, flow.Input{Kind: flow.Event, Event: t.Name(), Payload: encode(event)})
 	})
 }
 
-// CancelAt asks to cancel when the command of a step is out and not yet answered; with "" after the saga's end.
+// CancelAt asks to cancel when the command of a step, or of "undo step", is out and not yet answered; with "" after the
+// saga's end.
 func CancelAt(step, reason string) Reply {
-	return replyFunc(func(p *player) { p.cancels[step] = flow.Input{Kind: flow.Stop, Text: reason} })
+	return replyFunc(func(p *player) {
+		p.check(step == "" || p.stage.g.Node(strings.TrimPrefix(step, "undo ")) != nil, "has no step %q", step)
+		p.cancels[step] = flow.Input{Kind: flow.Stop, Text: reason}
+	})
 }
 
 // Stub runs f in place of a Local's Do. Without it a Local that looks for a transaction is taken to have succeeded.
 func Stub[S any](local string, f func(context.Context, *S) error) Reply {
 	return replyFunc(func(p *player) {
+		n := p.stage.g.Node(local)
+		p.check(n != nil && n.Kind == flow.Local, "has no Local %q", local)
 		p.stage.locals[local] = func(ctx context.Context, s any) error { return f(ctx, s.(*S)) }
 	})
 }
@@ -67,7 +79,8 @@ type Result[S any] struct {
 }
 
 // Run runs one instance until it has ended, is parked, or waits for something that nobody will send. Virtual time
-// passes only while nothing else happens. A command without an answer times out.
+// passes only while nothing else happens. A command without an answer times out. A reply that names what the definition
+// does not have fails t.
 func Run[S any](t testing.TB, d *saga.Definition[S], start S, replies ...Reply) Result[S] {
 	t.Helper()
 	p := &player{
@@ -77,6 +90,9 @@ func Run[S any](t testing.TB, d *saga.Definition[S], start S, replies ...Reply) 
 	}
 	for _, r := range replies {
 		r.reply(p)
+	}
+	if len(p.faults) > 0 {
+		t.Fatalf("sagatest: %s", strings.Join(p.faults, ", "))
 	}
 	in := &flow.Instance{ID: instanceID, State: &start}
 	p.inputs = append([]flow.Input{{Kind: flow.Start}}, p.inputs...)
@@ -110,6 +126,13 @@ type player struct {
 	now     time.Time
 	sent    []any
 	steps   []string
+	faults  []string // of the replies
+}
+
+func (p *player) check(right bool, format string, a ...any) {
+	if !right {
+		p.faults = append(p.faults, p.stage.g.Name+" "+fmt.Sprintf(format, a...))
+	}
 }
 
 // next chooses the next input: what has arrived, else the passing of time.
