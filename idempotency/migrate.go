@@ -23,9 +23,9 @@ func Migrate(ctx context.Context, db *gorm.DB) error {
 func Migrations(dialect string) fs.FS { return sub("migrations/" + dialect) }
 
 func sub(dir string) fs.FS {
-	files, err := fs.Sub(embedded, dir)
-	if err != nil { // only for an invalid path
+	if _, err := fs.ReadDir(embedded, dir); err != nil {
 		return embed.FS{}
 	}
+	files, _ := fs.Sub(embedded, dir)
 	return files
 }

@@ -26,9 +26,10 @@ func Migrate(ctx context.Context, db *gorm.DB) error {
 // Migrations returns the numbered SQL files of a dialect (postgres, mysql or sqlite) for people who run another
 // migration tool. For an unknown dialect the file system is empty.
 func Migrations(dialect string) fs.FS {
-	sub, err := fs.Sub(migrations, "migrations/"+dialect)
-	if err != nil {
+	folder := "migrations/" + dialect
+	if _, err := fs.ReadDir(migrations, folder); err != nil {
 		return embed.FS{}
 	}
-	return sub
+	files, _ := fs.Sub(migrations, folder)
+	return files
 }

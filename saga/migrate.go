@@ -25,9 +25,10 @@ func Migrate(ctx context.Context, db *gorm.DB) error {
 // Migrations returns the numbered SQL files of a dialect (postgres, mysql or sqlite), for other migration tools.
 // It is empty for any other name.
 func Migrations(dialect string) fs.FS {
-	sub, err := fs.Sub(migrations, "migrations/"+dialect)
-	if err != nil {
+	folder := "migrations/" + dialect
+	if _, err := fs.ReadDir(migrations, folder); err != nil {
 		return embed.FS{}
 	}
-	return sub
+	files, _ := fs.Sub(migrations, folder)
+	return files
 }

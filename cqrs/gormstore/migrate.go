@@ -33,9 +33,9 @@ func Migrate(ctx context.Context, db *gorm.DB) error {
 // Migrations returns the SQL files for a dialect ("postgres", "mysql" or "sqlite"), for people who run
 // goose or golang-migrate instead of [Migrate]. It is empty for any other dialect.
 func Migrations(dialect string) fs.FS {
-	files, err := fs.Sub(migrations(), dialect)
-	if err != nil {
+	if _, err := fs.ReadDir(migrations(), dialect); err != nil {
 		return embed.FS{}
 	}
+	files, _ := fs.Sub(migrations(), dialect)
 	return files
 }

@@ -72,11 +72,12 @@ var own embed.FS
 // Migrations returns the numbered SQL files of this package for people who run another migration tool; [Migrate]
 // applies them before those of any package. There are some for mysql; for other dialects the file system is empty.
 func Migrations(dialect string) fs.FS {
-	sub, err := fs.Sub(own, "migrations/"+dialect)
-	if err != nil {
+	folder := "migrations/" + dialect
+	if _, err := fs.ReadDir(own, folder); err != nil {
 		return embed.FS{}
 	}
-	return sub
+	files, _ := fs.Sub(own, folder)
+	return files
 }
 
 const migrationsTable = `CREATE TABLE IF NOT EXISTS surge_migrations (
