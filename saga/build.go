@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"time"
@@ -101,7 +102,7 @@ func setRetry(n *flow.Node, r cqrs.Retry) {
 		n.Tries = defaultTries
 	}
 	if n.Min == 0 {
-		n.Min = min(defaultMin, max(r.Max, 0)+defaultMin)
+		n.Min = min(defaultMin, cmp.Or(max(r.Max, 0), defaultMin))
 	}
 	if n.Max == 0 {
 		n.Max = max(defaultMax, n.Min)

@@ -3,6 +3,7 @@ package saga_test
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,18 @@ func TestDefineRefusesWhatCannotWork(t *testing.T) {
 		Name: "look", Do: func(*labState) (w work) { return w }, Undo: saga.Nothing[labState](),
 	})); err != nil {
 		t.Errorf("a step that only looks: %v", err)
+	}
+}
+
+// Who gives the longest wait alone gets a first one that fits.
+func TestLongestWaitAlone(t *testing.T) {
+	t.Parallel()
+	for _, longest := range []time.Duration{time.Millisecond, 50 * time.Millisecond, math.MaxInt64} {
+		s := def.undo("a")
+		s.Retry = cqrs.Retry{Max: longest}
+		if _, err := saga.Define("lab", 1, node(s)); err != nil {
+			t.Errorf("%v: %v", longest, err)
+		}
 	}
 }
 
