@@ -55,10 +55,8 @@ type MiddlewareConfig struct {
 	// Logger hears of what the client is not told. nil discards.
 	Logger *slog.Logger
 
-	// What follows is for [Middleware] alone.
-
-	// Lease is how long a claim lasts without renewal, by the database's clock. It is renewed every third of it.
-	// 0 means [DefaultLease].
+	// Lease, and what follows, is for [Middleware] alone: how long a claim lasts without renewal, by the database's
+	// clock. It is renewed every third of it. 0 means [DefaultLease].
 	Lease time.Duration
 	// Timeout bounds the handler, whose context ends then. 0 means 1 min. A client that hangs up does not end it.
 	Timeout time.Duration
@@ -66,7 +64,7 @@ type MiddlewareConfig struct {
 	// one, nothing was started, and a 5xx or a crash frees the key. Without it the handler as a whole counts as
 	// an effect.
 	Steps bool
-	// OnUnknown says what to do when the outcome of an earlier attempt is unknown.
+	// OnUnknown says what to do when the outcome of an earlier attempt is unknown. 0 means [Refuse].
 	OnUnknown UnknownPolicy
 	// Reconcile finds out what became of an attempt that was lost. It returns the answer to store, or
 	// [ErrNotExecuted] to run the handler, or any other error to leave the outcome unknown.
