@@ -12,7 +12,7 @@ type object = map[string]any
 // AsyncAPI renders the catalog as an AsyncAPI 3.0 document: a channel per topic, a message per type with the JSON
 // schema of its payload, the headers of the envelope, the key as Kafka's binding, its version as x-version and, for
 // JSON, an example. Commands are operations that their owner receives, with the reply they name; events are operations
-// that their owner sends. Errors: the catalog's faults.
+// that their owner sends. Errors: the catalog's faults, a title or version that is empty.
 func (c *Catalog) AsyncAPI(title, version string) ([]byte, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
