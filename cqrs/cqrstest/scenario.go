@@ -18,7 +18,7 @@ import (
 // are sent. Messages go the whole way, encoded and through a processor's lanes, one after the other.
 // It is not safe for concurrent use.
 type Scenario struct {
-	Recorder *Recorder // everything that was sent since the last Given
+	Recorder *Recorder // everything that the last When sent
 
 	t       testing.TB
 	s       *cqrs.Sender
