@@ -64,6 +64,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"min over max": {
 			[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Min: 2, Max: 1})}, "Min is 2ns",
 		},
+		"negative max":  {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Max: -1})}, "Max is -1ns"},
 		"budget over 1": {[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Budget: 2})}, "Budget is 2"},
 		"no budget": {
 			[]resilience.Policy{resilience.Retry(resilience.RetryConfig{Budget: math.NaN()})}, "Budget is NaN",

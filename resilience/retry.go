@@ -22,7 +22,7 @@ type RetryConfig struct {
 	Jitter Jitter
 	// Budget is how many retries one call earns, on average: 0.2 lets retries add a fifth to the traffic at
 	// most, whatever fails. It is a token bucket that every call of the pipeline shares, with a reserve of 10
-	// retries. 0 means 0.2; negative means no limit, which can turn a brief fault into an outage.
+	// retries. At most 1; 0 means 0.2; negative means no limit, which can turn a brief fault into an outage.
 	Budget float64
 	// RetryAfterMax is the longest wait that an error may ask for with a method RetryAfter() time.Duration,
 	// as an HTTP answer does with Retry-After. An error that asks for more ends the retrying: to come back
@@ -73,7 +73,9 @@ func (c RetryConfig) Validate() error {
 	if c.Attempts < 1 {
 		faults = append(faults, fmt.Errorf("field Attempts is %d, must be at least 1", c.Attempts))
 	}
-	if c.Min < 0 || c.Min > c.Max {
+	if c.Max < 0 {
+		faults = append(faults, fmt.Errorf("field Max is %v, must not be negative", c.Max))
+	} else if c.Min < 0 || c.Min > c.Max {
 		faults = append(faults, fmt.Errorf("field Min is %v, must be between 0 and Max (%v)", c.Min, c.Max))
 	}
 	if c.Jitter != FullJitter && c.Jitter != DecorrelatedJitter {
