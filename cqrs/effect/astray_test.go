@@ -11,7 +11,7 @@ import (
 
 // An intent that is committed, although the handler's lane was told that nobody knows, is this runner's and no hook has
 // told it. The command comes again and is a duplicate, so nobody else will mention it.
-func TestRule9_AnIntentIsCarriedOutAlthoughTheAnswerToItsCommitIsLost(t *testing.T) {
+func TestRule09_AnIntentIsCarriedOutAlthoughTheAnswerToItsCommitIsLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -30,7 +30,7 @@ func TestRule9_AnIntentIsCarriedOutAlthoughTheAnswerToItsCommitIsLost(t *testing
 	})
 }
 
-func TestRule9_AnIntentIsCarriedOutAlthoughTheAnswerToItsClaimIsLost(t *testing.T) {
+func TestRule09_AnIntentIsCarriedOutAlthoughTheAnswerToItsClaimIsLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -48,7 +48,7 @@ func TestRule9_AnIntentIsCarriedOutAlthoughTheAnswerToItsClaimIsLost(t *testing.
 }
 
 // What waits long, or is called for long, is not taken for lost.
-func TestRule9_WhatTheRunnerKnowsOfIsCalledOnce(t *testing.T) {
+func TestRule09_WhatTheRunnerKnowsOfIsCalledOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -65,7 +65,7 @@ func TestRule9_WhatTheRunnerKnowsOfIsCalledOnce(t *testing.T) {
 }
 
 // The store may have an intent claimed again before it has answered who gave it back.
-func TestRule9_WhatIsClaimedAgainBeforeItIsKnownToBeGivenBackIsNotAstray(t *testing.T) {
+func TestRule09_WhatIsClaimedAgainBeforeItIsKnownToBeGivenBackIsNotAstray(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

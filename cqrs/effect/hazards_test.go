@@ -140,7 +140,7 @@ func TestRule28_ACallInDoubtIsAskedFor(t *testing.T) {
 
 // A Postpone that takes longer than a lease (a lock, a queue) is taken for astray since 523f879: the runner gives the
 // intent back a second time, claims it, and the first Postpone then takes it away from the call under way.
-func TestRule9_ASlowPostponementIsNotAstray(t *testing.T) {
+func TestRule09_ASlowPostponementIsNotAstray(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -252,7 +252,7 @@ func TestRule34_ABeatThatHangsIsGivenUp(t *testing.T) {
 }
 
 // A hook that runs later than a lease after its commit starts what was given back as astray and settled since.
-func TestRule9_ALateHookStartsNothing(t *testing.T) {
+func TestRule09_ALateHookStartsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -9,7 +9,7 @@ import (
 
 // A consumer drops the messages whose contexts have ended. If a later one of the key still looked alive it would
 // run first, and the dropped one after it when it is delivered again.
-func TestRule6_ContextsEndFromTheLastMessageToTheFirst(t *testing.T) {
+func TestRule06_ContextsEndFromTheLastMessageToTheFirst(t *testing.T) {
 	t.Parallel()
 	cfg := quickConfig()
 	cfg.Drain = time.Millisecond

@@ -16,7 +16,7 @@ import (
 	"github.com/surge-go/surge/cqrs/kafkabus"
 )
 
-func TestRule4_OffsetsAreCommittedUpToTheOldestUnackedRecord(t *testing.T) {
+func TestRule04_OffsetsAreCommittedUpToTheOldestUnackedRecord(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
 		cfg := quickConfig()
 		cfg.Drain = 50 * time.Millisecond
@@ -43,7 +43,7 @@ func TestRule4_OffsetsAreCommittedUpToTheOldestUnackedRecord(t *testing.T) {
 	})
 }
 
-func TestRule4_OffsetsWithGaps(t *testing.T) {
+func TestRule04_OffsetsWithGaps(t *testing.T) {
 	t.Parallel()
 	brokers := fake(t).ListenAddrs()
 	bus := open(t, brokers, quickConfig())
@@ -81,7 +81,7 @@ func produceInTransaction(t *testing.T, brokers []string, topic, id string) {
 	}
 }
 
-func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
+func TestRule06_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
 		cfg := quickConfig()
 		cfg.Drain = 5 * time.Second
@@ -138,7 +138,7 @@ func TestRule6_RevokedPartitionsAreDrainedBeforeTheyMove(t *testing.T) {
 	})
 }
 
-func TestRule6_TheDrainIsBounded(t *testing.T) {
+func TestRule06_TheDrainIsBounded(t *testing.T) {
 	onKafka(t, func(t *testing.T, brokers []string) {
 		cfg := quickConfig()
 		cfg.Drain = 100 * time.Millisecond
