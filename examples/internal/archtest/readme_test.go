@@ -1,6 +1,7 @@
 package archtest_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,13 +33,29 @@ func TestReadmeShowsTheQuickStart(t *testing.T) {
 	}
 }
 
-func TestReadmeLinksLeadSomewhere(t *testing.T) {
+func TestLinksLeadSomewhere(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(
-		`\]\(((?:docs|examples|cqrs|outbox|saga|idempotency|resilience|LICENSE)[^)#]*)\)`)
-	for _, m := range link.FindAllStringSubmatch(readme(t), -1) {
-		if _, err := os.Stat(filepath.Join("..", "..", "..", m[1])); err != nil {
-			t.Error(err)
+	root := filepath.Join("..", "..", "..")
+	code := regexp.MustCompile("(?s)```.*?```|`[^`]*`")
+	link := regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
+	pages := 0
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
 		}
+		pages++
+		text, err := os.ReadFile(path)
+		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(string(text), "code"), -1) {
+			if strings.HasPrefix(m[1], "https://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		return err
+	})
+	if err != nil || pages < 10 {
+		t.Fatalf("%d pages, %v", pages, err)
 	}
 }
