@@ -1,5 +1,5 @@
-// Package gormstore keeps aggregates, parked messages, dead letters, effects, signs of life and the state of projections
-// in the unit of work's database: PostgreSQL, MySQL, MariaDB or SQLite.
+// Package gormstore keeps aggregates, parked messages, dead letters, effects, signs of life and the state of
+// projections in the unit of work's database: PostgreSQL, MySQL, MariaDB or SQLite.
 //
 // # The problem
 //

@@ -39,8 +39,8 @@ func Undo[C any](f func(context.Context, C) error) Reply {
 	})
 }
 
-// Signal gives the saga an event that it waits for, a value or a pointer. It comes at the start, and is kept until it is
-// awaited.
+// Signal gives the saga an event that it waits for, a value or a pointer. It comes at the start, and is kept until it
+// is awaited.
 func Signal[E any](event E) Reply {
 	return replyFunc(func(p *player) {
 		t := reflect.TypeFor[E]()
