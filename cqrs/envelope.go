@@ -63,7 +63,7 @@ type Envelope struct {
 	Key          string    // order is kept per topic and key; "" means none
 	Correlation  string    // the business transaction: ID of the first message of all
 	Causation    string    // ID of the message whose handler sent this one
-	Conversation string    // chosen by the first sender, for instance a session; else the correlation
+	Conversation string    // chosen by the first sender, for instance a session; "" if it chose none
 	OccurredAt   time.Time // sender's clock; of a message sent with [At], the time from which it is delivered
 	Deadline     time.Time // after it nobody waits for the effect
 	Attempt      int       // runs before this one that failed
