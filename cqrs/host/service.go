@@ -232,7 +232,7 @@ func (s *Service) Name() string { return s.name }
 // DB returns the database given to Open.
 func (s *Service) DB() *gorm.DB { return s.db }
 
-// Group adds a consumer group, such as a projection's. It is named service.name. A name that is used twice or is too
+// Group adds a consumer group with handlers of its own. It is named service.name. A name that is used twice or is too
 // long, or a group added while the service runs, is a fault that Run reports.
 func (s *Service) Group(name string) *cqrs.Processor {
 	p, err := cqrs.NewProcessor(s.name+"."+name, s.Sender, s.processorConfig())
