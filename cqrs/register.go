@@ -135,8 +135,8 @@ type consumer struct {
 }
 
 // Consume registers a handler of batches; engines, such as that of package saga, are built on it. It runs in the
-// transaction of the messages' lane. Deliveries keep their keys' order. An error of h fails them all: they run again one by one.
-// A delivery whose Err it sets fails alone, as with [Item].Fail. Commands that it takes are not replied to.
+// transaction of the messages' lane. Deliveries keep their keys' order. An error of h fails them all: they run again
+// one by one. A delivery whose Err it sets fails alone, as with [Item].Fail. Commands that it takes are not replied to.
 func (p *Processor) Consume(h func(context.Context, []*Delivery) error, from ...Source) {
 	n := &handler{name: "consumer"}
 	n.many = func(ctx context.Context, ds []*Delivery, _ []any) error { return h(ctx, ds) }
