@@ -243,13 +243,13 @@ func TestRule04_AHeadThatComesAfterItsFollower(t *testing.T) {
 // slowLease is parking whose answer to Lease may take its time, while what was leased is in the store already.
 type slowLease struct {
 	oneCall
-	slow *atomic.Bool
+	slow *atomic.Int64 // a duration
 }
 
 func (p slowLease) Lease(ctx context.Context, group string, n int, ttl time.Duration) ([]*cqrs.Parked, error) {
 	due, err := p.oneCall.Lease(ctx, group, n, ttl)
-	if p.slow.Load() {
-		time.Sleep(10 * time.Second)
+	if d := time.Duration(p.slow.Load()); d > 0 {
+		time.Sleep(d)
 	}
 	return due, err
 }
@@ -262,7 +262,7 @@ func TestRule04_WhatIsHandedOutAgainWaitsForWhatWasLeasedWithIt(t *testing.T) {
 		b := newDB()
 		cfg := sideBySideConfig(b)
 		store := cfg.Parking.(oneCall)
-		slow := &atomic.Bool{}
+		slow := &atomic.Int64{}
 		cfg.Parking, cfg.Lanes, cfg.MaxBatch, cfg.Poll = slowLease{store, slow}, 1, 4, 10*time.Second
 		s := newService(t, b, catalog(), cfg)
 		start := time.Now()
@@ -302,14 +302,67 @@ func TestRule04_WhatIsHandedOutAgainWaitsForWhatWasLeasedWithIt(t *testing.T) {
 		}
 		at(15*time.Second, noteMsg("c1", "c", "10s"), noteMsg("c2", "c", "0s"), noteMsg("c3", "c", "0s"))
 		// The lane has a | b1 b2 b3 head | next c1 c2 c3 |
-		slow.Store(true) // from 20 s to 30 s both are leased anew; head is settled in vain at 25 s
+		slow.Store(int64(10 * time.Second)) // from 20 s to 30 s both are leased anew; head is settled in vain at 25 s
 		at(28*time.Second, noteMsg("d1", "d", "10s"), noteMsg("d2", "d", "0s"), noteMsg("d3", "d", "0s"))
 		// d1 d2 d3 head, this from 30 s on; next is settled in vain after that
-		slow.Store(false)
+		slow.Store(0)
 		time.Sleep(10 * time.Minute)
 		s.stop()
 		if n := len(ran); n < 2 || !strings.HasPrefix(ran[n-1], "next") || !strings.HasPrefix(ran[n-2], "head") || !failed {
 			t.Errorf("ran %q, want head again and then next; head failed: %t", ran, failed)
 		}
+	})
+}
+
+// A message that was edited while it was in its lane is to be handed out again under its new lease. That has ended, too,
+// and the answer to the next one is on its way when the old run is settled in vain: the message runs under the newest
+// alone, and not once more under a lease that is over.
+func TestRule04_TheNewestOfSeveralLeasesCounts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := sideBySideConfig(b)
+		store := cfg.Parking.(oneCall)
+		slow := &atomic.Int64{}
+		cfg.Parking, cfg.Lanes, cfg.MaxBatch, cfg.Poll = slowLease{store, slow}, 1, 2, 10*time.Second
+		s := newService(t, b, catalog(), cfg)
+		start := time.Now()
+		edited := 0
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			d, _ := time.ParseDuration(n.Text)
+			time.Sleep(d)
+			if n.Text == "0m" {
+				edited++
+			}
+			return nil
+		})
+		at := func(d time.Duration) {
+			time.Sleep(time.Until(start.Add(d)))
+			synctest.Wait()
+		}
+		ctx := context.WithValue(t.Context(), txKey{}, &frame{})
+		row := &cqrs.Parked{Record: cqrs.Record{
+			Group: "shop", ID: "1", Queue: "shop.commands|k", Topic: "shop.commands", Type: "shop.note", Key: "k",
+			Payload: []byte(`{"Order":"k","Text":"0s"}`), Metadata: noteMsg("1", "k", "").Metadata,
+		}}
+		s.run()
+		at(time.Second)
+		s.deliver("shop.commands", noteMsg("a", "a", "50s"))
+		if err := store.Append(ctx, []*cqrs.Parked{row}); err != nil {
+			t.Fatal(err)
+		}
+		at(16 * time.Second) // leased at 10 s, it waits in its lane
+		s.deliver("shop.commands", noteMsg("b", "b", "0s"), noteMsg("c", "c", "2s"))
+		row.Payload = []byte(`{"Order":"k","Text":"0m"}`)
+		if err := store.Reschedule(ctx, []*cqrs.Parked{row}); err != nil {
+			t.Fatal(err)
+		}
+		at(49 * time.Second)
+		slow.Store(int64(2 * time.Second)) // of 40 s is the last lease that is known at 51 s, when a ends
+		at(54 * time.Second)               // since 52 s that of 50 s is, and at 53 s c has ended
+		if left := b.parkedIDs(); edited != 1 || len(left) != 0 {
+			t.Errorf("it ran %d times as edited; %v is still parked", edited, left)
+		}
+		s.stop()
 	})
 }

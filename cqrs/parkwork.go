@@ -142,13 +142,15 @@ type leased struct {
 	again  []*leased // itself as it was last leased since, if it was, and what has to wait for it
 }
 
-// add notes messages that were just leased, and returns those to hand out. One that is outstanding already, because its
-// lease was too short for the time in its lane, is settled under the new lease, if its row is what it was: another
-// process may have run it meanwhile, or moved it to the queue of its key, or somebody has edited it. Then, as when it
-// was settled before it was leased anew and we have yet to hear of it, it is handed out again.
+// add notes messages that were just leased, and returns those to hand out: first those to be handed out again, whose
+// leases are older. One that is outstanding already, because its lease was too short for the time in its lane, is settled
+// under the new lease, if its row is what it was: another process may have run it meanwhile, or moved it to the queue of
+// its key, or somebody has edited it. Then, as when it was settled before it was leased anew and we have yet to hear of
+// it, it is handed out again.
 func (o *outstanding) add(due []*leased) (fresh []*leased) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	due, o.again = append(o.again, due...), nil
 	chains, blockers := map[string]*chain{}, map[string]*leased{}
 	for _, n := range due {
 		pk, l := n.parked, o.byID[n.parked.ID]
@@ -212,21 +214,20 @@ func (o *outstanding) remove(pk *Parked) {
 	o.settled.Done()
 }
 
-// take returns what is to be handed out again, and how many messages are outstanding.
-func (o *outstanding) take() (again []*leased, n int) {
+// count returns how many messages are outstanding, and whether there are some to hand out again.
+func (o *outstanding) count() (n int, again bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	again, o.again = o.again, nil
-	return again, len(o.byID)
+	return len(o.byID), len(o.again) > 0
 }
 
 // leaseDue leases due messages and hands them to their lanes, as many as make a batch for each lane; it does not wait
 // for them, or one that is slow would hold up those of all other lanes. Only a lane whose backlog is full does that, as
 // it does to what is fresh. It reports whether there may be more.
 func (r *runner) leaseDue() (more bool, err error) {
-	again, n := r.out.take()
-	if len(again) > 0 {
-		r.handOut(again)
+	n, again := r.out.count()
+	if again {
+		r.handOut(nil)
 		return true, nil
 	}
 	limit := min(r.p.cfg.MaxBatch, r.p.cfg.Lanes*r.p.cfg.MaxBatch-n)
@@ -244,16 +245,17 @@ func (r *runner) leaseDue() (more bool, err error) {
 		}
 		return false, err
 	}
-	for _, pk := range due {
-		again = append(again, &leased{parked: pk, lease: pk.Lease})
-	}
-	r.handOut(again)
+	r.handOut(due)
 	return len(due) == limit, nil
 }
 
-// handOut gives leased messages to their lanes.
-func (r *runner) handOut(due []*leased) {
-	for _, l := range r.out.add(due) {
+// handOut gives leased messages, and those to be handed out again, to their lanes.
+func (r *runner) handOut(due []*Parked) {
+	all := make([]*leased, len(due))
+	for i, pk := range due {
+		all[i] = &leased{parked: pk, lease: pk.Lease}
+	}
+	for _, l := range r.out.add(all) {
 		it := r.parkedItem(l.parked, l.chain)
 		if !r.laneOf(it).put(r.intake, it) {
 			it.release()
