@@ -31,6 +31,7 @@ func RunParking(t *testing.T, open func(t *testing.T) ParkingFixture) {
 		"GroupsApart":       parkGroups,
 		"LeaseLimit":        parkLeaseLimit,
 		"LeaseExcludes":     parkLeaseExcludes,
+		"LeasePassesBy":     parkLeasePassesBy,
 		"LostLeaseUndoes":   parkLostLease,
 		"Reschedule":        parkReschedule,
 		"RescheduleUnknown": parkUnknown,
@@ -239,6 +240,19 @@ func parkLeaseExcludes(t *testing.T, f ParkingFixture) {
 	if err := f.consume(t, second...); !errors.Is(err, cqrs.ErrLeaseLost) {
 		t.Fatalf("Consume of what is gone, with its lease = %v", err)
 	}
+}
+
+// A head whose followers are still leased has to wait, perhaps. It takes no place of a queue that has not.
+func parkLeasePassesBy(t *testing.T, f ParkingFixture) {
+	f.append(t, parked("k1", "m1"), parked("k1", "m2"), parked("k2", "m3"), parked("k2", "m4"))
+	leased := f.lease(t, 10, time.Hour)
+	for _, m := range leased {
+		if m.ID == "m1" || m.ID == "m3" {
+			must(t, f.reschedule(t, m))
+		}
+	}
+	f.append(t, parked("k3", "m5"))
+	want(t, "with a limit of 1, while something is due", len(f.lease(t, 1, time.Hour)), 1)
 }
 
 func parkLostLease(t *testing.T, f ParkingFixture) {

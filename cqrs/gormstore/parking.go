@@ -181,10 +181,12 @@ func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.D
 	}
 	tx := uow.DB(ctx)
 	now := nowOn(tx)
+	// A queue whose second message is leased has to wait (see followers), and must not use up the limit meanwhile.
 	heads, err := query[headRow](tx, "find due messages", "SELECT queue, seq FROM cqrs_parked h WHERE grp=?"+
 		" AND head AND NOT blocked AND due_at<="+now+" AND lease_until<="+now+" AND NOT EXISTS (SELECT 1 FROM"+
-		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq<h.seq) ORDER BY due_at LIMIT ?"+
-		locking(tx, "FOR UPDATE SKIP LOCKED"), group, limit)
+		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq<h.seq) AND COALESCE((SELECT p.lease_until FROM"+
+		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq>h.seq ORDER BY p.seq LIMIT 1),0)<="+now+
+		" ORDER BY due_at LIMIT ?"+locking(tx, "FOR UPDATE SKIP LOCKED"), group, limit)
 	if err != nil || len(heads) == 0 {
 		return nil, err
 	}
