@@ -61,6 +61,43 @@ func TestRule04_APartOfAHeldQueueKeepsItsPlace(t *testing.T) {
 	}
 }
 
+// A key was set aside when a scheduled message of it becomes due. Its order counts from then on: it does not overtake.
+func TestRule14_AScheduledMessageGoesBehindWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB()
+		cfg := b.config()
+		cfg.Retry.Max = 10 * time.Second
+		s := newService(t, b, catalog(), cfg)
+		start := time.Now()
+		b.refuse = func(st *tables) error {
+			if st.inbox["shop/1"] && time.Since(start) < 5*time.Second {
+				return errors.New("neither as done nor as failed")
+			}
+			return nil
+		}
+		var ran []string
+		cqrs.On(s.p, func(_ context.Context, n note) error {
+			if time.Since(start) > time.Second {
+				ran = append(ran, n.Text)
+			}
+			return nil
+		})
+		s.run()
+		synctest.Wait()
+		later := noteMsg("2", "k", "2")
+		later.Metadata[cqrs.HeaderDeliverAt] = start.Add(3 * time.Second).UTC().Format(time.RFC3339Nano)
+		s.deliver("shop.commands", later)
+		synctest.Wait()
+		s.deliver("shop.commands", noteMsg("1", "k", "1"))
+		time.Sleep(5 * time.Minute)
+		s.stop()
+		if got := fmt.Sprint(ran); got != "[1 2]" {
+			t.Errorf("ran %v, want 1 before 2", got)
+		}
+	})
+}
+
 // An ID is what a foreign sender chooses: here the name of its own queue.
 func TestAMessageIsCalledLikeItsQueue(t *testing.T) {
 	t.Parallel()

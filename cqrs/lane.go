@@ -67,7 +67,7 @@ func (l *lane) collect() []*item {
 			l.giveBack(l.held.drop((*item).isTaken))
 			continue
 		}
-		if l.held.follows(it) {
+		if l.follows(it) {
 			continue
 		}
 		batch := l.fill(make([]*item, 0, limit), it)
@@ -105,7 +105,7 @@ func (l *lane) fill(batch []*item, it *item) []*item {
 			if !ok {
 				return batch
 			}
-			if !l.held.follows(it) {
+			if !l.follows(it) {
 				batch = append(batch, it)
 			}
 		default:
@@ -124,7 +124,7 @@ func (l *lane) linger(batch []*item, d time.Duration) []*item {
 			if !ok {
 				return batch
 			}
-			if !l.held.follows(it) {
+			if !l.follows(it) {
 				batch = append(batch, it)
 			}
 		case <-timer.C:
@@ -132,6 +132,16 @@ func (l *lane) linger(batch []*item, d time.Duration) []*item {
 		}
 	}
 	return batch
+}
+
+// follows reports whether an item has to wait for one of its key that is held. A scheduled message, whose time has come,
+// is leased again when its lease is over.
+func (l *lane) follows(it *item) bool {
+	if it.arrives && l.held.queues[it.queue] != nil {
+		l.giveBack([]*item{it})
+		return true
+	}
+	return l.held.follows(it)
 }
 
 // process runs a batch until each of its messages has a fate, or the intake has stopped and the database is away.
@@ -227,7 +237,7 @@ func (l *lane) giveBack(rest []*item) {
 // oneByOne finds the message because of which a batch cannot commit.
 func (l *lane) oneByOne(batch []*item) error {
 	for _, it := range batch {
-		if it.settled || it.held || l.quits || l.held.follows(it) {
+		if it.settled || it.held || l.quits || l.follows(it) {
 			continue
 		}
 		err := l.transact([]*item{it})

@@ -254,7 +254,7 @@ func (l *lane) attempt(items []*item) error {
 // trials runs items one after the other, each alone if it is a suspect.
 func (l *lane) trials(items []*item) error {
 	for _, it := range items {
-		if it.settled || it.held || l.quits || l.held.follows(it) {
+		if it.settled || it.held || l.quits || l.follows(it) {
 			continue
 		}
 		if err := l.trial(it); err != nil {
