@@ -52,10 +52,11 @@ type Local[S any] struct {
 }
 
 // Wait waits for an event from outside. One that came before the saga reached the Wait, or even before the saga was
-// started, is kept for it.
+// started, is kept for it. Of several Waits for E each Key is asked, and each saga that one names gets the event, once,
+// for whichever of them it stands at.
 type Wait[S, E any] struct {
 	Name    string         // unique in the definition; required
-	Key     func(E) string // the saga's key; required to hear events from a topic. nil: only [Saga.Signal]
+	Key     func(E) string // the saga's key, "": nobody's; required to hear events from a topic. nil: only [Saga.Signal]
 	On      func(*S, E)    // takes the event; nil ignores it
 	Timeout time.Duration  // 0 waits for ever; running out is a definite failure, behind the pivot it parks till E comes
 }

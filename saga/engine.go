@@ -45,8 +45,7 @@ type kind struct {
 
 // A heard is an event from a topic that a kind waits for, as the newest version that does so has it.
 type heard struct {
-	node    *flow.Node
-	saga    string
+	nodes   []*flow.Node // with a Key
 	version int
 }
 

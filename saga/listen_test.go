@@ -1,6 +1,7 @@
 package saga_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/surge-go/surge/outbox/uow"
@@ -44,5 +45,21 @@ func TestNewestVersionSaysWhomAnEventIsFor(t *testing.T) {
 	l.run()
 	l.start("x")
 	l.publish(ping{ID: "somebody", Text: "x"})
+	l.at("x", saga.Completed, "")
+}
+
+// Each Wait for an event hears it by its own Key: one that has none, or that names another saga, keeps it from none.
+func TestEachWaitHearsByItsOwnKey(t *testing.T) {
+	t.Parallel()
+	signalled, byText := hear("signalled"), hear("by text")
+	signalled.Key = nil
+	byText.Key = func(p ping) string { return p.Text }
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, signalled, hear("by id"), byText), saga.EngineConfig{}, uow.Config{})
+	l.run()
+	l.start("x")
+	l.inHome(func(ctx context.Context) error { return l.Signal(ctx, "x", ping{}) })
+	l.publish(ping{ID: "x", Text: "y"})
+	l.at("x", saga.Running, "by text")
+	l.publish(ping{ID: "y", Text: "x"})
 	l.at("x", saga.Completed, "")
 }

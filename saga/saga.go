@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/surge-go/surge/cqrs"
@@ -231,22 +232,30 @@ func (s *Saga[S]) listen(k *kind) {
 		}
 	}
 	for _, nodes := range g.Waits() {
-		n := nodes[0]
-		if n.Key == nil {
+		var keyed []*flow.Node
+		for _, n := range nodes {
+			if n.Key != nil {
+				keyed = append(keyed, n)
+			}
+		}
+		if keyed == nil {
 			continue
 		}
-		old := k.hears[n.Message]
+		t := keyed[0].Message
+		old := k.hears[t]
 		if old == nil {
-			s.e.listenLocked(n.Message, s.e.hearing(k, n.Message))
+			s.e.listenLocked(t, s.hearing(k, t))
 		}
 		if old == nil || old.version < g.Version {
-			k.hears[n.Message] = &heard{n, g.Name, g.Version}
+			k.hears[t] = &heard{keyed, g.Version}
 		}
 	}
 }
 
-// hearing makes one work out of an event, however many versions of a saga wait for it: whichever the instance has.
-func (e *Engine) hearing(k *kind, t reflect.Type) listener {
+// hearing makes one work out of an event for each instance that it is for, however many nodes and versions of the saga
+// wait for it: whichever the instance has.
+func (s *Saga[S]) hearing(k *kind, t reflect.Type) listener {
+	e := s.e
 	return func(m any, d *cqrs.Delivery) ([]work, error) {
 		payload, err := e.p.Catalog().Codec().Encode(m)
 		if err != nil {
@@ -255,16 +264,20 @@ func (e *Engine) hearing(k *kind, t reflect.Type) listener {
 		e.mu.Lock()
 		h := k.hears[t]
 		e.mu.Unlock()
-		key := h.node.Key(m)
-		if key == "" {
-			return nil, nil
+		var works []work
+		for _, n := range h.nodes {
+			key := n.Key(m)
+			if key == "" || slices.ContainsFunc(works, func(w work) bool { return w.key.Key == key }) {
+				continue
+			}
+			w := work{
+				key:   store.Key{Type: s.d.graph.Name, Key: key},
+				input: flow.Input{Kind: flow.Event, Event: n.Gets, Payload: payload},
+			}
+			w.keep(d)
+			works = append(works, w)
 		}
-		w := work{
-			key:   store.Key{Type: h.saga, Key: key},
-			input: flow.Input{Kind: flow.Event, Event: h.node.Gets, Payload: payload},
-		}
-		w.keep(d)
-		return []work{w}, nil
+		return works, nil
 	}
 }
 
