@@ -2,8 +2,11 @@ package saga_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/outbox/uow"
 	"github.com/surge-go/surge/saga"
 )
@@ -62,4 +65,30 @@ func TestEachWaitHearsByItsOwnKey(t *testing.T) {
 	l.at("x", saga.Running, "by text")
 	l.publish(ping{ID: "y", Text: "x"})
 	l.at("x", saga.Completed, "")
+}
+
+// An event whose key no saga can have becomes a dead letter that says so. Those that come with it are taken.
+func TestEventWithAKeyThatIsTooLong(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, dialect string) {
+		byText := hear("w")
+		byText.Key = func(p ping) string { return p.Text }
+		l := newLab(t, dialect, saga.MustDefine("lab", 1, byText), saga.EngineConfig{}, uow.Config{})
+		saga.CancelOn(l.Saga, func(e quit) (string, string) { return strings.Repeat(e.ID, 256), "" })
+		l.run()
+		l.start("x")
+		l.publish(ping{Text: strings.Repeat("x", 256)}, quit{"y"}, ping{Text: "x"})
+		l.at("x", saga.Completed, "")
+		var dead []gormstore.Letter
+		eventually(t, func() bool {
+			var err error
+			dead, err = l.home.DeadLetters.List(t.Context(), gormstore.DeadFilter{})
+			return err == nil && len(dead) == 2
+		}, func() string { return fmt.Sprintf("want two dead letters, got %+v", dead) })
+		for _, d := range dead {
+			if !strings.Contains(d.Reason, "lab: the key has 256 bytes") {
+				t.Errorf("the dead letter says %q", d.Reason)
+			}
+		}
+	})
 }

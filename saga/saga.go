@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/outbox/uow"
@@ -33,8 +34,9 @@ type Migration[S any] struct {
 }
 
 // Start starts an instance in the unit of work in ctx; it is there, and its first commands leave, when that commits.
-// A second start with the same key does nothing, for as long as the first is kept (EngineConfig.Keep). Tags are for
-// operators to find it by; they contain no "|". Without a unit of work it returns uow.ErrNoTransaction.
+// A second start with the same key does nothing, for as long as the first is kept (EngineConfig.Keep). The key has 1 to
+// 255 bytes of UTF-8 without zero bytes, and no space at its end. Tags are for operators to find it by; they contain no
+// "|". Without a unit of work it returns uow.ErrNoTransaction.
 func (s *Saga[S]) Start(ctx context.Context, key string, state S, tags ...string) error {
 	w, err := s.starting(key, state, tags)
 	if err != nil {
@@ -49,8 +51,8 @@ func (s *Saga[S]) starting(key string, state S, tags []string) (w work, err erro
 		return w, fmt.Errorf("saga: start %s %q: encode state: %w", w.key.Type, key, err)
 	}
 	for _, t := range tags {
-		if t == "" || strings.Contains(t, "|") {
-			return w, fmt.Errorf("saga: start %s %q: tag %q is empty or contains \"|\"", w.key.Type, key, t)
+		if t == "" || !isText(t) || strings.Contains(t, "|") {
+			return w, fmt.Errorf("saga: start %s %q: tag %q is empty, no text, or contains \"|\"", w.key.Type, key, t)
 		}
 		w.tags += "|" + t + "|"
 	}
@@ -59,15 +61,21 @@ func (s *Saga[S]) starting(key string, state S, tags []string) (w work, err erro
 
 const maxKey = 255
 
+// checkKey refuses what a database does not take, or takes for another: MySQL ignores spaces at the end.
 func (s *Saga[S]) checkKey(what, key string) error {
-	if key == "" || len(key) > maxKey {
+	switch {
+	case key == "" || len(key) > maxKey:
 		return fmt.Errorf("saga: %s %s: the key has %d bytes, must have 1 to %d", what, s.d.graph.Name, len(key), maxKey)
+	case !isText(key) || strings.HasSuffix(key, " "):
+		return fmt.Errorf("saga: %s %s: the key %q is no text, or ends in a space", what, s.d.graph.Name, key)
 	}
 	return nil
 }
 
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
 // Signal gives an instance an event that it waits for, as if it had come from a topic, in the unit of work in ctx.
-// The key has 1 to 255 bytes.
+// The key is one for [Saga.Start].
 func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
 	if err := s.checkKey("signal", key); err != nil {
 		return err
@@ -87,7 +95,8 @@ func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
 }
 
 // Cancel asks an instance to end, in the unit of work in ctx. Where the instance stands when the request reaches it
-// decides what that means: see [OnCancel]. The key has 1 to 255 bytes.
+// decides what that means: see [OnCancel]. A request for one that is not there, not started yet or purged, waits for a
+// start as EngineConfig.Early says. The key is one for [Saga.Start].
 func (s *Saga[S]) Cancel(ctx context.Context, key, reason string) error {
 	if err := s.checkKey("cancel", key); err != nil {
 		return err
@@ -186,7 +195,7 @@ func (e *Engine) within(ctx context.Context, fn func(context.Context) error) err
 }
 
 // StartOn starts an instance for every event E. The key makes that exactly once. Register it for the newest version
-// of a saga only.
+// of a saga only. An event with a key that [Saga.Start] refuses becomes a dead letter; so with [CancelOn] and [Wait].
 func StartOn[S, E any](s *Saga[S], f func(E) (key string, state S)) {
 	on(s.e, func(event E, _ *cqrs.Delivery) ([]work, error) {
 		key, state := f(event)
@@ -201,6 +210,9 @@ func CancelOn[S, E any](s *Saga[S], f func(E) (key, reason string)) {
 		key, reason := f(event)
 		if key == "" {
 			return nil, nil
+		}
+		if err := s.checkKey("cancel", key); err != nil {
+			return nil, err
 		}
 		w := work{
 			key:   store.Key{Type: s.d.graph.Name, Key: key},
@@ -269,6 +281,9 @@ func (s *Saga[S]) hearing(k *kind, t reflect.Type) listener {
 			key := n.Key(m)
 			if key == "" || slices.ContainsFunc(works, func(w work) bool { return w.key.Key == key }) {
 				continue
+			}
+			if err := s.checkKey("event for", key); err != nil {
+				return nil, err
 			}
 			w := work{
 				key:   store.Key{Type: s.d.graph.Name, Key: key},

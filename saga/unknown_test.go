@@ -26,18 +26,32 @@ func TestInterveneOnNothingIsNotFound(t *testing.T) {
 func TestKeyThatNamesNobodyIsRefused(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, hear("w")), saga.EngineConfig{}, uow.Config{})
-	for _, key := range []string{"", strings.Repeat("x", 256)} {
+	for _, key := range []string{"", strings.Repeat("x", 256), "x ", "a\x00b", "\xff"} {
 		for what, do := range map[string]func(context.Context) error{
 			"start":  func(ctx context.Context) error { return l.Start(ctx, key, labState{}) },
 			"signal": func(ctx context.Context) error { return l.Signal(ctx, key, ping{}) },
 			"cancel": func(ctx context.Context) error { return l.Cancel(ctx, key, "changed my mind") },
 		} {
 			l.inHome(func(ctx context.Context) error {
-				if err := do(ctx); err == nil || !strings.Contains(err.Error(), what+" lab: the key has") {
+				if err := do(ctx); err == nil || !strings.Contains(err.Error(), what+" lab: the key ") {
 					t.Errorf("%s with a key of %d bytes: %v", what, len(key), err)
 				}
 				return nil
 			})
 		}
+	}
+}
+
+// A tag is what every database takes, and what [saga.Filter] finds.
+func TestTagThatNobodyFindsIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, hear("w")), saga.EngineConfig{}, uow.Config{})
+	for _, tag := range []string{"", "a|b", "a\x00b", "\xff"} {
+		l.inHome(func(ctx context.Context) error {
+			if err := l.Start(ctx, "x", labState{}, tag); err == nil || !strings.Contains(err.Error(), "tag") {
+				t.Errorf("tag %q: %v", tag, err)
+			}
+			return nil
+		})
 	}
 }
