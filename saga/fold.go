@@ -346,7 +346,7 @@ func (e *Engine) encode(f *folding) error {
 		return e.stamp(f)
 	}
 	c := &f.in.Cursor
-	c.Reason = storable(c.Reason)
+	c.Reason = storable(c.Reason, maxReason)
 	state, place, err := f.in.Encode()
 	if err != nil {
 		return err
@@ -392,18 +392,17 @@ func (e *Engine) stamp(f *folding) error {
 // firstLine leaves out the stack of a panic.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
-	return storable(s)
+	return storable(s, maxReason)
 }
 
 const maxReason = 500
 
-// storable makes a text of others' making one that every database takes: valid UTF-8 without NUL, at most 500 bytes.
-func storable(s string) string {
+// storable makes a text of others' making one that every database takes: valid UTF-8 without NUL, of so many bytes.
+func storable(s string, n int) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-	if len(s) <= maxReason {
+	if len(s) <= n {
 		return s
 	}
-	n := maxReason
 	for !utf8.RuneStart(s[n]) {
 		n--
 	}

@@ -100,6 +100,8 @@ func tokenOf(env cqrs.Envelope) (own flow.Token, row string, ok bool) {
 	return own, own.Of().String(), ok
 }
 
+const maxCode = 255
+
 // remember stores the reply in the transaction in which it is sent, at once or later.
 func (pt *participant) remember(ctx context.Context, env cqrs.Envelope, a cqrs.Answer) error {
 	_, row, ok := tokenOf(env)
@@ -108,7 +110,7 @@ func (pt *participant) remember(ctx context.Context, env cqrs.Envelope, a cqrs.A
 	}
 	part := &store.Part{Token: row, State: store.Done, Outcome: string(a.Outcome), Reply: a.Payload}
 	if a.Rejection != nil {
-		part.Code, part.Reply = a.Rejection.Code, nil
+		part.Code, part.Reply = storable(a.Rejection.Code, maxCode), nil
 		if a.Rejection.Err != nil {
 			part.Reply = []byte(a.Rejection.Err.Error())
 		}

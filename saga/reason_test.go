@@ -61,3 +61,19 @@ func TestReasonIsStorableWhateverItSays(t *testing.T) {
 		}
 	})
 }
+
+// A rejection is an answer whatever its code is, and a participant remembers it.
+func TestRejectionWithACodeThatNoColumnHolds(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, dialect string) {
+		l := newLab(t, dialect, saga.MustDefine("lab", 1, patient(def.undo("a"))), saga.EngineConfig{}, uow.Config{})
+		for id, code := range map[string]string{"x": strings.Repeat("ü", 300), "y": "a\x00b", "z": "\xff"} {
+			l.plan(id+" a", refuses(code))
+			l.start(id)
+		}
+		l.run()
+		for _, id := range []string{"x", "y", "z"} {
+			l.at(id, saga.Compensated, "")
+		}
+	})
+}
