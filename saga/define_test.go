@@ -62,6 +62,10 @@ func TestDefineRefusesWhatCannotWork(t *testing.T) {
 	if _, err := saga.Define[labState]("", 0, quick("a"), quick("a")); strings.Count(err.Error(), "\n") != 4 {
 		t.Errorf("want all five faults at once, got %v", err)
 	}
+	_, err := saga.Define(strings.Repeat("n", 129), 1, node(def.pivot("p")))
+	if err == nil || !strings.HasSuffix(err.Error(), "the name has 129 bytes, at most 128") {
+		t.Errorf("a name that no column holds: %v", err)
+	}
 	if _, err := saga.Define("lab", 1, node(saga.Step[labState, work, worked]{
 		Name: "look", Do: func(*labState) (w work) { return w }, Undo: saga.Nothing[labState](),
 	})); err != nil {

@@ -16,8 +16,11 @@ func (c *checker) fault(format string, args ...any) {
 
 func (c *checker) check(g *Graph) {
 	c.names = map[string]bool{}
-	if g.Name == "" {
+	switch {
+	case g.Name == "":
 		c.fault("the definition has no name")
+	case len(g.Name) > 128:
+		c.fault("the name has %d bytes, at most 128", len(g.Name))
 	}
 	if g.Version < 1 {
 		c.fault("version is %d, must be at least 1", g.Version)
