@@ -136,6 +136,7 @@ func TestHarmlessThingsAreNoDamage(t *testing.T) {
 		"a refusal":          {"journal": "k-x\t\t429\n"},
 		"a nonsense line":    {"journal": "nonsense\n\n"},
 		"a refused capture":  {"bank": entry("'capture','c',10") + "; UPDATE ledger SET refused = 'x' WHERE reference = 'c'"},
+		"an operator's end":  {"shipping": `UPDATE saga_instances SET status = 'aborted' WHERE saga_key = 'c'`},
 		"two keys, one each": {"journal": "k-e\tb\t202\n"},
 	} {
 		if v := verdict(t, damage); !v.OK() {

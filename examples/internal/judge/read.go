@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -90,7 +91,7 @@ func readSagas(ctx context.Context, db *sql.DB, e *evidence, v *Verdict) error {
 		if o != nil && kind == "fulfil-order" {
 			o.fulfilled = true
 		}
-		ended := status == "completed" || status == "compensated" || status == "cancelled"
+		ended := slices.Contains([]string{"completed", "compensated", "cancelled", "aborted"}, status)
 		pending := o != nil && o.status != "confirmed" && o.status != "rejected" && o.status != "cancelled"
 		switch {
 		case o == nil:
