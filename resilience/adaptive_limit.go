@@ -110,9 +110,7 @@ func (v *vegas) leave(took time.Duration, seen verdict) {
 		v.measure(max(took, 1))
 	}
 	if float64(v.round.calls) >= v.limit {
-		if !v.probing {
-			v.adjust(v.round)
-		}
+		v.adjust(v.round)
 		v.round = vegasRound{}
 	}
 }
@@ -125,10 +123,11 @@ func (v *vegas) measure(took time.Duration) {
 	v.probe(took)
 }
 
-// adjust moves the limit by the number of calls that seem to queue, and by the share that failed.
+// adjust moves the limit by the number of calls that seem to queue, which tells nothing while few of them are let
+// through on purpose, and by the share that failed.
 func (v *vegas) adjust(r vegasRound) {
 	limit := v.limit * (1 - float64(r.failures)/float64(2*r.calls))
-	if succeeded := r.calls - r.failures; succeeded > 0 && float64(r.busiest)*2 >= v.limit {
+	if succeeded := r.calls - r.failures; !v.probing && succeeded > 0 && float64(r.busiest)*2 >= v.limit {
 		average := float64(r.took) / float64(succeeded)
 		queue := v.limit * (1 - float64(v.fastest)/average)
 		step := max(1, math.Log10(v.limit))

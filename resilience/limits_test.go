@@ -198,6 +198,18 @@ func TestAdaptiveLimitShrinksOnFailures(t *testing.T) {
 	})
 }
 
+// A dependency that goes down while its fastest time is measured anew does not keep the limit that it had.
+func TestAdaptiveLimitShrinksWhileItProbes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := pipeline(t, resilience.AdaptiveLimit(1, 20))
+		run(t, p, 50*20+1, succeed)
+		run(t, p, 200, func(context.Context) error { return errDown })
+		defer occupy(t, p, 1)()
+		wantRefusal(t, p, "adaptive limit")
+	})
+}
+
 func TestAdaptiveLimitRefuses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
