@@ -43,7 +43,7 @@
 //   - [ErrDeferred]: committed; somebody calls [Reply] later. [ErrNotExecuted]: committed, and answered so.
 //   - [Later], or an error with a method RetryAfter() time.Duration: undone, tried again after that time, not counted.
 //     The latter, as an open circuit breaker returns it, also pauses the type, so that the backlog does not run into
-//     it; other types go on.
+//     it; other types go on. It may ask for an hour at most.
 //   - Anything else: undone, parked with its key's successors, and tried again with backoff ([Retry]). A key in
 //     backoff does not hold up its partition, nor the acknowledgement of its messages.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -247,6 +248,38 @@ func TestRule12_AnOpenBreakerPausesOneTypeAndConsumesNoAttempt(t *testing.T) {
 			t.Errorf("stats = %+v", st)
 		}
 	})
+}
+
+// What an error asks for may come from elsewhere, a header perhaps. It keeps a key, and its type, for an hour at most.
+func TestRetryAfterWithoutMeasureHoldsUpNobodyForEver(t *testing.T) {
+	t.Parallel()
+	for _, parked := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newDB()
+			cfg := b.config()
+			if !parked {
+				cfg.Parking = nil
+			}
+			s := newService(t, b, catalog(), cfg)
+			asked := []time.Duration{math.MaxInt64, 100 * 365 * 24 * time.Hour, math.MinInt64}
+			cqrs.On(s.p, func(context.Context, note) error {
+				if len(asked) == 0 {
+					return nil
+				}
+				d := asked[0]
+				asked = asked[1:]
+				return openBreaker{d}
+			})
+			s.run()
+			synctest.Wait()
+			s.deliver("shop.commands", noteMsg("1", "a", ""))
+			time.Sleep(4 * time.Hour)
+			synctest.Wait()
+			if st := s.p.Stats(); st.Handled != 1 || st.Failed != 0 {
+				t.Errorf("with parking %t: %+v", parked, st)
+			}
+		})
+	}
 }
 
 func TestAStoreThatIsAwayCostsNoAttempt(t *testing.T) {

@@ -54,6 +54,9 @@ func (b *batch) refused(it *item, no *Rejection) {
 	}
 }
 
+// longestAsked bounds what an error may ask for with RetryAfter: it may pass on what anybody has put into a header.
+const longestAsked = time.Hour
+
 // fail decides when a failed message is tried again, if ever.
 func (b *batch) fail(it *item, err error) {
 	it.err, it.refused = err, false
@@ -65,7 +68,7 @@ func (b *batch) fail(it *item, err error) {
 	case errors.As(err, &later):
 		it.delay = max(later.Delay, retry.Min)
 	case errors.As(err, &open):
-		it.delay = max(open.RetryAfter(), retry.Min)
+		it.delay = max(min(open.RetryAfter(), longestAsked), retry.Min)
 		it.route.pause(it.delay)
 	case errors.Is(err, context.Canceled):
 		it.delay = retry.Min

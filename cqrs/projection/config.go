@@ -84,7 +84,8 @@ type Config struct {
 	// together although others came between them. Without it they are applied in the partition's order.
 	KeyOrder bool
 	// Retry says when an event that cannot be applied is tried again. Attempts counts only with DeadLetters.
-	// The zero value means 5 tries, 100 ms to 1 min.
+	// The zero value means 5 tries, 100 ms to 1 min. An error may ask for a time of its own: [cqrs.Later], or by a
+	// method RetryAfter() time.Duration for an hour at most.
 	Retry cqrs.Retry
 	// DeadLetters takes events that cannot be applied, after which the partition goes on without them and the model
 	// is wrong about them until it is rebuilt. nil: the partition stands still until they can be applied.

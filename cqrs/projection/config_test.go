@@ -32,6 +32,21 @@ func TestBackoffNeverShrinks(t *testing.T) {
 	}
 }
 
+type openBreaker struct{ d time.Duration }
+
+func (e openBreaker) Error() string             { return "open" }
+func (e openBreaker) RetryAfter() time.Duration { return e.d }
+
+// What an error asks for may come from elsewhere, a header perhaps. Its partition stands still for an hour at most.
+func TestRetryAfterWithoutMeasure(t *testing.T) {
+	t.Parallel()
+	for asked, want := range map[time.Duration]time.Duration{1<<63 - 1: time.Hour, time.Minute: time.Minute} {
+		if d, ok := projection.AsksFor(openBreaker{asked}); !ok || d != want {
+			t.Errorf("an error that asks for %v gets %v, %t", asked, d, ok)
+		}
+	}
+}
+
 func TestConfigRefusesAMaxBelowMin(t *testing.T) {
 	t.Parallel()
 	err := projection.Config{Guarded: true, Retry: cqrs.Retry{Min: time.Minute, Max: time.Second}}.Validate()

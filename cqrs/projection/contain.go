@@ -35,6 +35,9 @@ func tried(err error) error {
 	return err
 }
 
+// longestAsked bounds what an error may ask for with RetryAfter: it may pass on what anybody has put into a header.
+const longestAsked = time.Hour
+
 // asksFor returns the wait that an error asks for, if it does.
 func asksFor(err error) (time.Duration, bool) {
 	var later *cqrs.LaterError
@@ -43,7 +46,7 @@ func asksFor(err error) (time.Duration, bool) {
 	}
 	var open interface{ RetryAfter() time.Duration }
 	if errors.As(err, &open) {
-		return open.RetryAfter(), true
+		return min(open.RetryAfter(), longestAsked), true
 	}
 	return 0, false
 }
