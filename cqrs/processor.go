@@ -85,8 +85,8 @@ type Locker interface {
 	Lock(ctx context.Context, names []string) error
 }
 
-// A Behavior wraps every handler: authorization, auditing. It calls next once, or returns an error instead; if it does
-// neither, the message has failed.
+// A Behavior wraps every handler: authorization, auditing. It calls next once and waits for it, or returns an error
+// instead; if it does neither, the message has failed.
 // A batch handler cannot be wrapped message by message: before it runs, behaviors see each message with a next
 // that does nothing, and one that returns an error keeps that message out.
 type Behavior func(ctx context.Context, d *Delivery, next func(context.Context) error) error

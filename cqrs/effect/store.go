@@ -53,7 +53,8 @@ type Store interface {
 	// Postpone gives an intent back, or parks it, unless the owner does not hold it any more, or holds it anew, which
 	// its Attempts tell: then ErrLost.
 	Postpone(ctx context.Context, rec *Record, p Postponement) error
-	// Beat keeps owner alive for lease. It returns ErrLost if an earlier lease of the owner has run out.
+	// Beat keeps owner alive for lease. It returns ErrLost if an earlier lease of the owner has run out, which must be
+	// remembered for longer than a runner may be held up between two beats.
 	// An owner is name#incarnation, at most 100 bytes: its first beat ends the leases of the other incarnations
 	// of the name, unless the name is empty. A lease of 0 or less ends the owner and gives back all that it holds.
 	// It returns what the owner holds and goes on holding, of which only ID, Name, Owner and Attempts need be there.

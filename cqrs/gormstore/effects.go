@@ -216,7 +216,8 @@ func (e *Effects) Postpone(ctx context.Context, rec *effect.Record, p effect.Pos
 
 const maxError = 2000 // bytes of an error's text that are kept
 
-// Beat keeps owner alive for lease, or ends it, and returns what it holds.
+// Beat keeps owner alive for lease, or ends it, and returns what it holds. A lease that has run out is remembered for
+// an hour.
 func (e *Effects) Beat(ctx context.Context, owner string, lease time.Duration) (held []*effect.Record, err error) {
 	err = in(ctx, e.work, func(_ context.Context, tx *gorm.DB) (err error) {
 		if held = nil; lease <= 0 {

@@ -92,6 +92,7 @@
 // # When something fails
 //
 //	an apply function fails or panics    the batch is undone and tried in halves; at last one event, with backoff
+//	an apply function does not return    its partition stands still, and Run does not return either
 //	Create, Drop or a source panics      it is tried again
 //	an event cannot be decoded           like that; a newer version of its type waits for the deploy that knows it
 //	a transaction's outcome is unknown   the checkpoint is read again: it tells

@@ -19,7 +19,8 @@ type Event[E any] struct {
 
 // On registers how events of a type change the read model. apply gets a batch of them in order, in the transaction
 // of their checkpoint; its error, or panic, undoes the batch, which is tried again in halves. It may run more than
-// once before it commits, so it does nothing that a rollback cannot undo. A type may have several apply functions.
+// once before it commits, so it does nothing that a rollback cannot undo. Its context ends with its transaction's time;
+// if it does not return then, it holds up its partition, and the end of Run. A type may have several apply functions.
 // Registration is over when Run begins; faults are kept for Run and Validate.
 func On[E any](p *Projection, apply func(ctx context.Context, events []E) error) {
 	p.register([]reflect.Type{reflect.TypeFor[E]()}, apply != nil, func(ctx context.Context, events []*event) error {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Run feeds the model until ctx ends, and then returns nil, once what is under way has committed. It begins the
+// Run feeds the model until ctx ends, and then returns nil, once what is under way has committed: it waits for apply
+// functions, Create, Drop and the source as long as they take, cqrs/host for no longer than its Grace. It begins the
 // first generation, or a shadow if the live one is of an older version. It reports the faults that registration
 // has recorded. Errors: [ErrSuperseded], [ErrNoSource], [ErrHistoryLost], the store's when it starts. It can be
 // called again after it has returned.
