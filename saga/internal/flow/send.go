@@ -27,11 +27,23 @@ func (r *run) sendUndo(n *Node, m *Mark) {
 	r.note(Entry{What: "undo", Step: n.Name, Inc: m.Inc, Try: m.Try})
 }
 
-// deadline is when the saga gives up on this incarnation, if nothing comes back at all.
+// forever is a hundred years, in milliseconds.
+const forever = 100 * 365 * 24 * int64(time.Hour/time.Millisecond)
+
+// deadline is when the saga gives up on this incarnation, if nothing comes back at all; zero if that is no matter of a
+// lifetime.
 func (r *run) deadline(n *Node, try int) time.Time {
 	left := n.patience(try)
-	for t := try + 1; t <= n.Tries; t++ {
-		left += n.patience(t)
+	for t := try + 1; t <= n.Tries && left < forever; t++ {
+		wait := n.patience(t)
+		if rest := int64(n.Tries - t + 1); n.backoff(t-1) == n.Max.Milliseconds() { // from now on all waits are equal
+			left += wait * min(rest, forever/max(wait, 1)+1)
+			break
+		}
+		left += wait
+	}
+	if left >= forever {
+		return time.Time{}
 	}
 	return time.UnixMilli(r.now + left).UTC()
 }
@@ -48,7 +60,7 @@ func (n *Node) backoff(failures int) int64 {
 	}
 	d := n.Min
 	for i := 1; i < failures && d < n.Max; i++ {
-		d *= 2
+		d = min(d, n.Max-d) + d
 	}
 	return min(d, n.Max).Milliseconds()
 }
