@@ -75,6 +75,6 @@
 //	replies queue up                        timers wait (EngineConfig.MaxReplyAge, MaxReplyLag)
 //	a command arrives after its deadline    its participant refuses it, for good, as not executed
 //	an undo whose do may have been purged   its participant refuses it; parks
-//	the graph changed under its version     the engine does not start: ErrChanged
+//	the graph changed under its version     the engine does not start: ErrChanged; its messages wait
 //	an instance of an unknown version       its messages wait for a process that knows it
 package saga

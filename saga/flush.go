@@ -26,7 +26,7 @@ type batch struct {
 // an error rolls the transaction back, and the unit of work finds out whose fault it was.
 func (e *Engine) flush(ctx context.Context, works []work) error {
 	if err := e.record(ctx); err != nil {
-		return err
+		return cqrs.Later(unknownDelay, err) // no message is to blame
 	}
 	b := &batch{e: e, works: works}
 	const patience = 10

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/host"
 	"github.com/surge-go/surge/outbox/uow"
@@ -54,6 +55,36 @@ func TestSameVersionWithAnotherGraphDoesNotStart(t *testing.T) {
 			t.Errorf("a new version: %v", err)
 		}
 	})
+}
+
+// A deploy with a graph that changed under its version is taken back. Until then messages come to it, again and again as
+// often as it is started, and none of them is to blame: they wait.
+func TestMessagesWaitForAnEngineThatCannotStart(t *testing.T) {
+	t.Parallel()
+	one := saga.MustDefine("lab", 1, hear("w"))
+	l := newLab(t, "sqlite", one, saga.EngineConfig{}, uow.Config{})
+	must(t, runBriefly(l.engine))
+	p, err := cqrs.NewProcessor("home", l.home.Sender, cqrs.ProcessorConfig{
+		Subscribe: l.bus.Subscriber, UnitOfWork: l.home.Work, InTransaction: uow.In, Parking: l.home.Parking,
+		DeadLetters: l.home.DeadLetters, Retry: cqrs.Retry{Attempts: 2, Min: time.Millisecond, Max: time.Millisecond},
+	})
+	must(t, err)
+	changed, err := saga.NewEngine(p, saga.EngineConfig{})
+	must(t, err)
+	saga.Register(changed, saga.MustDefine("lab", 1, hear("other")))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	<-p.Running()
+	m := message.NewMessage("m", []byte(`{"ID":"x"}`))
+	m.Metadata[cqrs.HeaderType], m.Metadata[cqrs.HeaderKey], m.Metadata[cqrs.HeaderKind] = "outside.ping", "x", "event"
+	must(t, l.bus.Publisher().Publish("outside.events", m))
+	eventually(t, func() bool { return p.Stats().Postponed+p.Stats().Dead > 0 }, func() string { return "nothing came" })
+	if s := p.Stats(); s.Failed != 0 || s.Dead != 0 {
+		t.Errorf("%+v", s)
+	}
+	cancel()
+	must(t, <-ended)
 }
 
 func TestInstancesKeepTheirVersionOrMove(t *testing.T) {
