@@ -253,14 +253,16 @@ type task struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 	err    error // set before done is closed
+	early  bool  // err came before anybody wanted an end; set like it
 }
 
 func newTask(name string, grace time.Duration, run func(context.Context) error) *task {
 	return &task{name: name, grace: grace, run: run, cancel: func(error) {}, done: make(chan struct{})}
 }
 
-func (t *task) start(ctx context.Context, l *life) {
-	ctx, t.cancel = context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), graceKey{}, t.grace))
+func (t *task) start(whole context.Context, l *life) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(whole), graceKey{}, t.grace))
+	t.cancel = cancel
 	t.err = fmt.Errorf("%w: it ended its goroutine", cqrs.ErrPanic) // unless it returns or panics
 	go func() {
 		defer close(t.done)
@@ -269,6 +271,7 @@ func (t *task) start(ctx context.Context, l *life) {
 				t.err = fmt.Errorf("%w: %v\n%s", cqrs.ErrPanic, v, debug.Stack())
 			}
 			if t.err != nil && ctx.Err() == nil {
+				t.early = whole.Err() == nil && !l.stopping.Load()
 				select {
 				case l.failed <- struct{}{}:
 				default:
@@ -301,7 +304,7 @@ func (t *task) stop(killed <-chan struct{}) error {
 	case <-timer.C:
 		return fmt.Errorf("%w: %s within %v", ErrGrace, t.name, t.grace)
 	}
-	if t.err == nil || canceled(t.err) {
+	if t.err == nil || !t.early && canceled(t.err) {
 		return nil
 	}
 	return fmt.Errorf("host: %s: %w", t.name, t.err)

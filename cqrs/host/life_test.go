@@ -145,6 +145,16 @@ func TestAStopHidesOnlyCancellations(t *testing.T) {
 	}
 }
 
+// A part that gives up by itself has failed, also if it says that something of its own was canceled.
+func TestACancellationThatNobodyAskedForIsAFailure(t *testing.T) {
+	t.Parallel()
+	svc := open(t, "orders", newDB(t), host.Config{})
+	svc.Add(part(func(context.Context) error { return fmt.Errorf("watch: %w", context.Canceled) }))
+	if err := svc.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "part 1 of orders") {
+		t.Errorf("Run = %v", err)
+	}
+}
+
 func TestWhatDoesNotStopIsNamed(t *testing.T) {
 	t.Parallel()
 	svc := open(t, "orders", newDB(t), host.Config{Grace: 100 * time.Millisecond})
