@@ -192,10 +192,18 @@ func (d *Definition[S]) Graph() *flow.Graph { return d.graph }
 
 func typeName[T any]() string { return nameOf(reflect.TypeFor[T]()) }
 
-// nameOf leaves the package out, so that moving a contract package does not change hashes.
+// nameOf leaves the package out, so that moving a contract package does not change hashes. Nothing has no name.
 func nameOf(t reflect.Type) string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
+	if t = elem(t); t == nil {
+		return ""
 	}
 	return t.Name()
+}
+
+// elem is what t points to, if it does.
+func elem(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t
 }

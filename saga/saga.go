@@ -80,17 +80,18 @@ func (s *Saga[S]) Signal(ctx context.Context, key string, event any) error {
 	if err := s.checkKey("signal", key); err != nil {
 		return err
 	}
+	t := elem(reflect.TypeOf(event))
+	nodes := s.d.graph.Waits()[nameOf(t)]
+	if nodes == nil || elem(nodes[0].Message) != t {
+		return fmt.Errorf("saga: signal %s: it waits for no %T", s.d.graph.Name, event)
+	}
 	payload, err := s.e.p.Catalog().Codec().Encode(event)
 	if err != nil {
 		return fmt.Errorf("saga: signal %s: %w", s.d.graph.Name, err)
 	}
-	name := nameOf(reflect.TypeOf(event))
-	if s.d.graph.Waits()[name] == nil {
-		return fmt.Errorf("saga: signal %s: it waits for no %s", s.d.graph.Name, name)
-	}
 	return s.e.take(ctx, work{
 		key:   store.Key{Type: s.d.graph.Name, Key: key},
-		input: flow.Input{Kind: flow.Event, Event: name, Payload: payload},
+		input: flow.Input{Kind: flow.Event, Event: nodes[0].Gets, Payload: payload},
 	})
 }
 

@@ -55,3 +55,22 @@ func TestTagThatNobodyFindsIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// A signal is an event that the saga waits for, not nothing, and not a type that is only called like it.
+func TestSignalThatNobodyWaitsForIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, hear("w")), saga.EngineConfig{}, uow.Config{})
+	event := ping{Text: "heard"}
+	type ping struct{ Text int }
+	for _, nobodys := range []any{nil, ping{}, quit{}} {
+		l.inHome(func(ctx context.Context) error {
+			if err := l.Signal(ctx, "x", nobodys); err == nil || !strings.Contains(err.Error(), "waits for no") {
+				t.Errorf("%T: %v", nobodys, err)
+			}
+			return nil
+		})
+	}
+	l.start("x")
+	l.inHome(func(ctx context.Context) error { return l.Signal(ctx, "x", &event) })
+	l.at("x", saga.Completed, "")
+}
