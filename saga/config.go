@@ -16,7 +16,8 @@ type EngineConfig struct {
 	// Poll is how often due instances are looked for, so how late a timeout may be; 0 means 500 ms.
 	Poll time.Duration
 	// MaxReplyAge holds timers back while the replies that come in are older than this, and for so long after Run has
-	// begun: what looks like silence then only waits in line. 0 means 5 s, negative never holds them back.
+	// begun: what looks like silence then only waits in line. Who replies is believed what time it is, so all clocks
+	// must agree better than that. 0 means 5 s, negative never holds them back.
 	MaxReplyAge time.Duration
 	// MaxReplyLag holds timers back while more replies than this wait, as far as the processor can tell.
 	// 0 means 1,000, negative never.

@@ -75,7 +75,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Validate joins every fault of the configuration, of all its parts.
+// Validate joins every fault of the configuration, of all its parts but Processor, which Open checks.
 func (c Config) Validate() error {
 	faults := []error{
 		c.UnitOfWork.Validate(), c.Outbox.Validate(), c.Relay.Validate(), c.Keys.Validate(), c.Sweeper.Validate(),
