@@ -42,8 +42,9 @@ type Step[S any, C cqrs.Request[R], R any] struct {
 
 // Local changes the state, or the host's own database through uow.DB(ctx), in the engine's transaction. Do may run
 // more than once; a [cqrs.Rejection] is a definite failure, every other error is tried again after a backoff and
-// parks the saga when Retry is exhausted. Do may be nil: a Local with only an Undo says what undoing the whole saga
-// ends with.
+// parks the saga when Retry is exhausted. A Do that uses up the time of its transaction fails whatever it runs for, a
+// message or a timer, and counts for none of that. Do may be nil: a Local with only an Undo says what undoing the whole
+// saga ends with.
 type Local[S any] struct {
 	Name  string                          // unique in the definition; required
 	Do    func(context.Context, *S) error // may be nil

@@ -2,8 +2,10 @@ package saga_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/outbox/uow"
@@ -49,5 +51,40 @@ func TestForeignDueInstancesStarveNobody(t *testing.T) {
 			}
 			return len(left) == 0
 		}, func() string { return fmt.Sprint("the timeouts never fire of ", left) })
+	})
+}
+
+// What cannot be stored, or what uses up the time of its transaction, holds up its own timer and nobody else's.
+func TestOneTimerThatFailsHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, dialect string) {
+		hangs := saga.Local[labState]{
+			Name: "hangs", Retry: cqrs.Retry{Attempts: 1_000, Min: time.Millisecond, Max: time.Millisecond},
+			Do: func(ctx context.Context, s *labState) error {
+				switch {
+				case s.ID != "hangs":
+					return nil
+				case !s.Flag: // not by a timer yet
+					return errors.New("not now")
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			},
+		}
+		l := newLab(t, dialect, saga.MustDefine("lab", 1, hangs, soon("w")), saga.EngineConfig{},
+			uow.Config{PartTimeout: 500 * time.Millisecond})
+		l.start("hangs")
+		l.inHome(func(ctx context.Context) error { return l.Signal(ctx, "unreadable", ping{}) })
+		l.start("x")
+		l.inHome(func(ctx context.Context) error {
+			return errors.Join(
+				uow.DB(ctx).Exec("UPDATE saga_instances SET place = '{', due_at = 1 WHERE saga_key = 'unreadable'").Error,
+				uow.DB(ctx).Exec(`UPDATE saga_instances SET state = '{"ID":"hangs","Flag":true}' WHERE saga_key = 'hangs'`).Error)
+		})
+		eventually(t, func() bool {
+			_, err := l.engine.Tick(t.Context())
+			i, _ := l.Get(t.Context(), "x")
+			return err != nil && i.Status == saga.Compensated
+		}, func() string { return "the timeout of x never fires" })
 	})
 }

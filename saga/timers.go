@@ -3,11 +3,11 @@ package saga
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/surge-go/surge/cqrs"
-	"github.com/surge-go/surge/outbox/uow"
 	"github.com/surge-go/surge/saga/internal/flow"
 	"github.com/surge-go/surge/saga/internal/store"
 )
@@ -63,13 +63,36 @@ func (e *Engine) timeouts(ctx context.Context) bool {
 }
 
 // Tick fires the timers of at most EngineConfig.TimeoutBatch due instances, whatever the lag, and returns how many
-// there were. Run calls it; it is for programs that have a rhythm of their own, and for tests.
+// there were. If they do not commit together, each does alone, as far as it can, and the error says which do not. Run
+// calls it; it is for programs that have a rhythm of their own, and for tests.
 func (e *Engine) Tick(ctx context.Context) (int, error) {
 	t := &tick{limit: e.cfg.TimeoutBatch}
-	err := e.work.Do(ctx, func(ctx context.Context) error {
-		return uow.BeforeCommit(ctx, e, e.flush, work{tick: t})
+	err := e.work.Do(ctx, func(ctx context.Context) error { return e.take(ctx, work{tick: t}) })
+	if err == nil || t.taken < 2 || ctx.Err() != nil {
+		return t.taken, err
+	}
+	e.log.Warn("timeouts are handled one by one", "error", err)
+	return e.tickEach(ctx)
+}
+
+// tickEach fires the timers of due instances, each in a transaction of its own.
+func (e *Engine) tickEach(ctx context.Context) (int, error) {
+	var due []*store.Row
+	err := e.work.Do(ctx, func(ctx context.Context) (err error) {
+		due, err = store.Due(ctx, e.now().UnixMilli(), e.known(), e.cfg.TimeoutBatch)
+		return err
 	})
-	return t.taken, err
+	if err != nil {
+		return 0, fmt.Errorf("saga: %w", err)
+	}
+	var faults []error
+	for _, r := range due {
+		timer := work{id: r.ID, input: flow.Input{Kind: flow.Timer}}
+		if err := e.work.Do(ctx, func(ctx context.Context) error { return e.take(ctx, timer) }); err != nil {
+			faults = append(faults, fmt.Errorf("saga: timer of %s %q: %w", r.Type, r.Key, err))
+		}
+	}
+	return len(due), errors.Join(faults...)
 }
 
 // heldBack reports whether replies wait in line: a timer would take their lateness for silence.
