@@ -28,7 +28,8 @@ type EngineConfig struct {
 	// a dead letter. 0 means 1 h.
 	Early time.Duration
 	// Keep is how long instances that have ended stay, with their journals. It must be longer than the retention of
-	// the topics: until then a late message finds them. 0 means 30 days, negative for ever.
+	// the topics, or the processor does not start (cqrs.ErrHorizon): until then a late message finds them. 0 means 30
+	// days, negative for ever.
 	Keep time.Duration
 	// DeadLetters takes early signals that nobody wanted; nil logs and drops them.
 	DeadLetters cqrs.DeadLetters

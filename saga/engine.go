@@ -59,8 +59,8 @@ type home struct {
 // A listener makes works out of an event.
 type listener func(message any, d *cqrs.Delivery) ([]work, error)
 
-// NewEngine takes the processor whose group hosts the sagas. It needs a unit of work of outbox/uow, and a sender over
-// an outbox in the same database.
+// NewEngine takes the processor whose group hosts the sagas, which has no other engine. It needs a unit of work of
+// outbox/uow, and a sender over an outbox in the same database.
 func NewEngine(p *cqrs.Processor, cfg EngineConfig) (*Engine, error) {
 	if p == nil || p.UnitOfWork() == nil {
 		return nil, errors.New("saga: NewEngine needs a processor with a unit of work")
@@ -74,6 +74,7 @@ func NewEngine(p *cqrs.Processor, cfg EngineConfig) (*Engine, error) {
 	}
 	e.log = e.cfg.Logger.With("group", p.Group())
 	p.Consume(e.replies, cqrs.FromTopic(p.ReplyTopic()))
+	p.Remember("the saga engine", e.cfg.Keep)
 	return e, nil
 }
 

@@ -2,10 +2,13 @@ package saga_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/surge-go/surge/cqrs"
 	"github.com/surge-go/surge/cqrs/gormstore"
 	"github.com/surge-go/surge/outbox/uow"
 	"github.com/surge-go/surge/saga"
@@ -91,4 +94,33 @@ func TestEventWithAKeyThatIsTooLong(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What an engine forgets of sagas that have ended, no topic may deliver again: it would start them once more.
+func TestRule10_AnEngineRemembersLongerThanItsTopics(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, hear("w")), saga.EngineConfig{}, uow.Config{})
+	for keep, refused := range map[time.Duration]bool{time.Hour: true, 0: false, -1: false} {
+		p, err := cqrs.NewProcessor("home", l.home.Sender, cqrs.ProcessorConfig{
+			Subscribe: l.bus.Subscriber, UnitOfWork: l.home.Work, InTransaction: uow.In,
+			Retention: func(context.Context, string) (time.Duration, error) { return 2 * time.Hour, nil },
+		})
+		must(t, err)
+		e, err := saga.NewEngine(p, saga.EngineConfig{Keep: keep})
+		must(t, err)
+		saga.Register(e, saga.MustDefine("lab", 1, hear("w")))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx) }()
+		select {
+		case <-p.Running():
+			cancel()
+			err = <-ended
+		case err = <-ended:
+			cancel()
+		}
+		if refused != errors.Is(err, cqrs.ErrHorizon) || !refused && err != nil {
+			t.Errorf("Keep %v: Run = %v", keep, err)
+		}
+	}
 }

@@ -281,9 +281,10 @@ func note(ctx context.Context, part store.Part) error {
 // ParticipantPurger forgets what participants remember of commands that have settled. It is a purger for package
 // idempotency's sweeper, which runs it in bounded transactions.
 type ParticipantPurger struct {
-	// Keep is how long tokens are remembered: longer than the retention of the command topics, and than any saga
-	// runs or is parked. A command that comes after it runs again; an undo is refused with the code "forgotten", for
-	// an operator who finds out what there is to undo, and settles or skips it. 0 means 30 days.
+	// Keep is how long tokens are remembered: longer than the retention of the command topics, which the processor
+	// checks if its Remember is told of Keep, and than any saga runs or is parked. A command that comes after it runs
+	// again; an undo is refused with the code "forgotten", for an operator who finds out what there is to undo, and
+	// settles or skips it. 0 means 30 days.
 	Keep time.Duration
 }
 
