@@ -134,8 +134,8 @@ func (l *lane) linger(batch []*item, d time.Duration) []*item {
 	return batch
 }
 
-// follows reports whether an item has to wait for one of its key that is held. A scheduled message, whose time has come,
-// is leased again when its lease is over.
+// follows reports whether an item has to wait for one of its key that is held. A scheduled message, whose time has
+// come, is leased again when its lease is over.
 func (l *lane) follows(it *item) bool {
 	if it.arrives && l.held.queues[it.queue] != nil {
 		l.giveBack([]*item{it})

@@ -314,9 +314,9 @@ func TestRule04_WhatIsHandedOutAgainWaitsForWhatWasLeasedWithIt(t *testing.T) {
 	})
 }
 
-// A message that was edited while it was in its lane is to be handed out again under its new lease. That has ended, too,
-// and the answer to the next one is on its way when the old run is settled in vain: the message runs under the newest
-// alone, and not once more under a lease that is over.
+// A message that was edited while it was in its lane is to be handed out again under its new lease. That has ended,
+// too, and the answer to the next one is on its way when the old run is settled in vain: the message runs under the
+// newest alone, and not once more under a lease that is over.
 func TestRule04_TheNewestOfSeveralLeasesCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -143,10 +143,10 @@ type leased struct {
 }
 
 // add notes messages that were just leased, and returns those to hand out: first those to be handed out again, whose
-// leases are older. One that is outstanding already, because its lease was too short for the time in its lane, is settled
-// under the new lease, if its row is what it was: another process may have run it meanwhile, or moved it to the queue of
-// its key, or somebody has edited it. Then, as when it was settled before it was leased anew and we have yet to hear of
-// it, it is handed out again.
+// leases are older. One that is outstanding already, because its lease was too short for the time in its lane, is
+// settled under the new lease, if its row is what it was: another process may have run it meanwhile, or moved it to the
+// queue of its key, or somebody has edited it. Then, as when it was settled before it was leased anew and we have yet
+// to hear of it, it is handed out again.
 func (o *outstanding) add(due []*leased) (fresh []*leased) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

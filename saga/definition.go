@@ -152,8 +152,8 @@ type Definition[S any] struct{ graph *flow.Graph }
 
 // Define checks the graph and returns every fault at once, wrapped in [ErrDefinition]: missing and doubled names, an
 // undo that is missing before the pivot or stands behind it, a pivot inside [Parallel] or [When].
-// The name has at most 128 bytes. The version is at least 1; running instances are pinned to it, so a change of the graph
-// needs a new one.
+// The name has at most 128 bytes. The version is at least 1; running instances are pinned to it, so a change of the
+// graph needs a new one.
 func Define[S any](name string, version int, n ...Node[S]) (*Definition[S], error) {
 	var s *S
 	g, faults := flow.New(name, version, func() any { return new(S) }, buildAll(s, n))

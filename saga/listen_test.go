@@ -60,7 +60,8 @@ func TestEachWaitHearsByItsOwnKey(t *testing.T) {
 	signalled, byText := hear("signalled"), hear("by text")
 	signalled.Key = nil
 	byText.Key = func(p ping) string { return p.Text }
-	l := newLab(t, "sqlite", saga.MustDefine("lab", 1, signalled, hear("by id"), byText), saga.EngineConfig{}, uow.Config{})
+	d := saga.MustDefine("lab", 1, signalled, hear("by id"), byText)
+	l := newLab(t, "sqlite", d, saga.EngineConfig{}, uow.Config{})
 	l.run()
 	l.start("x")
 	l.inHome(func(ctx context.Context) error { return l.Signal(ctx, "x", ping{}) })

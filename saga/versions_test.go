@@ -57,8 +57,8 @@ func TestSameVersionWithAnotherGraphDoesNotStart(t *testing.T) {
 	})
 }
 
-// A deploy with a graph that changed under its version is taken back. Until then messages come to it, again and again as
-// often as it is started, and none of them is to blame: they wait.
+// A deploy with a graph that changed under its version is taken back. Until then messages come to it, again and again
+// as often as it is started, and none of them is to blame: they wait.
 func TestMessagesWaitForAnEngineThatCannotStart(t *testing.T) {
 	t.Parallel()
 	one := saga.MustDefine("lab", 1, hear("w"))
