@@ -18,7 +18,9 @@ import (
 // now and then at half of the limit, as BBR does (Cardwell and others, 2016): at the full limit the queue of
 // its own making would pass for the dependency's speed, and the limit would drift up. That takes a twenty-fifth
 // of the calls. The limit moves once in about as many calls as it lets run, and failures lower it by half of
-// their share. Cancellations and refusals by policies inside are not measured.
+// their share. Cancellations and refusals by policies inside are not measured, nor are definite failures: a "no"
+// that comes at once would pass for the dependency's speed, and the time of all other calls for waiting. For the same
+// reason the calls should be of one kind.
 func AdaptiveLimit(lowest, highest int) Policy {
 	return &vegas{lowest: lowest, highest: highest, limit: float64(max(lowest, min(highest, vegasStart)))}
 }
@@ -72,9 +74,9 @@ func (v *vegas) run(ctx context.Context, c *call, i int) error {
 	defer func() { v.leave(time.Since(began), seen) }()
 	err := c.next(ctx, i)
 	switch {
-	case err == nil || OutcomeOf(err) == Failed:
+	case err == nil:
 		seen = success
-	case isCancelled(ctx, err) || isRejection(err):
+	case OutcomeOf(err) == Failed || isCancelled(ctx, err) || isRejection(err):
 		seen = noVerdict
 	}
 	return err

@@ -121,14 +121,20 @@ func TestRateLimitThatTakesForEver(t *testing.T) {
 	})
 }
 
-// server takes ten milliseconds for a call, and longer in proportion to what exceeds its capacity.
+// server takes ten milliseconds for a call, and longer in proportion to what exceeds its capacity. Every so many calls,
+// if that is not 0, it refuses one at once.
 type server struct {
-	capacity, inFlight, peak int
-	fails                    bool
+	capacity, inFlight, peak, calls int
+	refuses                         int
+	fails                           bool
 }
 
 func (s *server) serve(mu *sync.Mutex) error {
 	mu.Lock()
+	if s.calls++; s.refuses > 0 && s.calls%s.refuses == 0 {
+		mu.Unlock()
+		return resilience.WithOutcome(errDown, resilience.Failed)
+	}
 	s.inFlight++
 	s.peak = max(s.peak, s.inFlight)
 	took := 10 * time.Millisecond * time.Duration(max(s.inFlight, s.capacity)) / time.Duration(s.capacity)
@@ -182,6 +188,17 @@ func TestAdaptiveLimitGrowsWhileTheServerIsFast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		got := peak(t, pipeline(t, resilience.AdaptiveLimit(1, 150)), 200, &server{capacity: 10_000})
+		if got != 150 {
+			t.Errorf("%d calls at once, want the highest limit, 150", got)
+		}
+	})
+}
+
+// What is refused at once says nothing about how long a call takes.
+func TestAdaptiveLimitDoesNotMeasureDefiniteFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got := peak(t, pipeline(t, resilience.AdaptiveLimit(1, 150)), 200, &server{capacity: 10_000, refuses: 100})
 		if got != 150 {
 			t.Errorf("%d calls at once, want the highest limit, 150", got)
 		}
