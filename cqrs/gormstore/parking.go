@@ -176,39 +176,56 @@ func (r parkedRow) parked(lease string) (*cqrs.Parked, error) {
 
 // Lease returns heads that are due, each followed by those of its queue that are due too, at most limit.
 func (p *Parking) Lease(ctx context.Context, group string, limit int, ttl time.Duration) ([]*cqrs.Parked, error) {
-	if limit <= 0 {
-		return nil, nil
-	}
 	tx := uow.DB(ctx)
-	now := nowOn(tx)
-	// A queue whose second message is leased has to wait (see followers), and must not use up the limit meanwhile.
-	heads, err := query[headRow](tx, "find due messages", "SELECT queue, seq FROM cqrs_parked h WHERE grp=?"+
-		" AND head AND NOT blocked AND due_at<="+now+" AND lease_until<="+now+" AND NOT EXISTS (SELECT 1 FROM"+
-		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq<h.seq) AND COALESCE((SELECT p.lease_until FROM"+
-		" cqrs_parked p WHERE p.grp=h.grp AND p.queue=h.queue AND p.seq>h.seq ORDER BY p.seq LIMIT 1),0)<="+now+
-		" ORDER BY due_at LIMIT ?"+locking(tx, "FOR UPDATE SKIP LOCKED"), group, limit)
-	if err != nil || len(heads) == 0 {
-		return nil, err
+	var rows []parkedRow
+	for seen, left := []string{""}, limit; left > 0; { // queues that have to wait must not keep others from being leased
+		heads, err := dueHeads(tx, group, seen, left)
+		if err != nil {
+			return nil, err
+		}
+		if len(heads) > 0 {
+			more, err := followers(tx, group, heads, left)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, more...)
+		}
+		if len(heads) < left {
+			break
+		}
+		for _, h := range heads {
+			seen = append(seen, h.Queue)
+		}
+		left = limit - len(rows)
 	}
-	rows, err := followers(tx, group, heads, limit)
-	if err != nil || len(rows) == 0 {
-		return nil, err
+	if len(rows) == 0 {
+		return nil, nil
 	}
 	lease := rand.Text()
 	leased := make([]*cqrs.Parked, len(rows))
 	ids := make([]string, len(rows))
 	for i, r := range rows {
+		var err error
 		ids[i] = r.Record.ID
 		if leased[i], err = r.parked(lease); err != nil {
 			return nil, err
 		}
 	}
-	err = chunks(ids, func(ids []string) error {
-		_, err := exec(tx, "lease messages", "UPDATE cqrs_parked SET lease=?, lease_until="+now+"+? WHERE grp=? AND id IN ?",
-			lease, ttl.Microseconds(), group, ids)
+	err := chunks(ids, func(ids []string) error {
+		_, err := exec(tx, "lease messages", "UPDATE cqrs_parked SET lease=?, lease_until="+nowOn(tx)+"+? WHERE grp=?"+
+			" AND id IN ?", lease, ttl.Microseconds(), group, ids)
 		return err
 	})
 	return leased, err
+}
+
+// dueHeads locks heads that are due, of queues that were not seen yet. It looks at nothing else: MySQL, when it knows
+// little about the table, would look through all of it for each of them.
+func dueHeads(tx *gorm.DB, group string, seen []string, limit int) ([]headRow, error) {
+	now := nowOn(tx)
+	return query[headRow](tx, "find due messages", "SELECT queue, seq FROM cqrs_parked WHERE grp=? AND head AND"+
+		" NOT blocked AND due_at<="+now+" AND lease_until<="+now+" AND queue NOT IN ? ORDER BY due_at LIMIT ?"+
+		locking(tx, "FOR UPDATE SKIP LOCKED"), group, seen, limit)
 }
 
 // headRow is a head that is locked.
@@ -230,7 +247,10 @@ func followers(tx *gorm.DB, group string, heads []headRow, limit int) ([]parkedR
 	}
 	queues, first := make([]string, len(heads)), make(map[string]int64, len(heads))
 	for i, h := range heads {
-		queues[i], first[h.Queue] = h.Queue, h.Seq
+		queues[i] = h.Queue
+		if seq, twice := first[h.Queue]; !twice || h.Seq < seq {
+			first[h.Queue] = h.Seq
+		}
 	}
 	rows, err := query[row](tx, "read due messages", "SELECT * FROM (SELECT "+recordColumns+",blocked,dead,lease,seq,"+
 		"due_at<="+now+" AS due, lease_until>"+now+" AS leased, ROW_NUMBER() OVER (PARTITION BY queue ORDER BY seq) AS "+
