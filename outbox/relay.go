@@ -113,7 +113,7 @@ func NewRelay(o *Outbox, to message.Publisher, cfg RelayConfig) (*Relay, error) 
 // Run relays until ctx ends, then lets each Publish under way finish, deletes what it published, gives the leases
 // back and returns nil once all its goroutines have ended. Failures of the database and of the publisher are retried
 // for ever, with backoff. Errors: [ErrShards], [ErrRunning], [ErrHung], and what the database said when the tables
-// are missing. A Relay may run again after Run has returned, but not after ErrHung.
+// are missing or may not be read. A Relay may run again after Run has returned, but not after ErrHung.
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -141,7 +141,7 @@ func (r *Relay) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if r.pool.PingContext(ctx) == nil { // the database is there, so its tables are not
+		if lasting(err) {
 			return err
 		}
 		r.cfg.Logger.Warn("outbox cannot begin", "error", err)
