@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -78,12 +79,15 @@ func New(db *gorm.DB, cfg Config) (*Outbox, error) {
 // commits. A message whose context carries no unit of work is refused with [uow.ErrNoTransaction], and then none
 // of msgs is taken. Metadata is copied; the payload must not change until the commit.
 //
-// Refused too is what a database would not keep as it is: a topic, or an id, key or type, that has more than 255
-// characters, is not UTF-8 or holds a NUL, and other metadata that is not UTF-8.
+// Refused too are a message that is nil and what a database would not keep as it is: a topic, or an id, key or type,
+// that has more than 255 characters, is not UTF-8 or holds a NUL, and other metadata that is not UTF-8.
 //
 // The order per topic and key is the order of commits for writers that hold a lock on what the key stands for
 // (they changed its row) while they publish.
 func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
+	if err := noneIsNil(topic, msgs); err != nil {
+		return err
+	}
 	records := make([]record, len(msgs))
 	for i, m := range msgs {
 		if err := uow.BeforeCommitLast(m.Context(), o, o.flush); err != nil { // and take nothing yet
@@ -104,6 +108,13 @@ func (o *Outbox) Publish(topic string, msgs ...*message.Message) error {
 			return fmt.Errorf("outbox: publish to %s: %w", topic, err)
 		}
 		msgs, records = msgs[n:], records[n:]
+	}
+	return nil
+}
+
+func noneIsNil(topic string, msgs []*message.Message) error {
+	if i := slices.Index(msgs, nil); i >= 0 {
+		return fmt.Errorf("outbox: publish to %s: message %d of %d is nil", topic, i+1, len(msgs))
 	}
 	return nil
 }
@@ -146,6 +157,9 @@ func (o *Outbox) PublishTx(tx *gorm.DB, topic string, msgs ...*message.Message) 
 	}
 	if len(msgs) == 0 {
 		return nil
+	}
+	if err := noneIsNil(topic, msgs); err != nil {
+		return err
 	}
 	records := make([]record, len(msgs))
 	for i, m := range msgs {

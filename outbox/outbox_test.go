@@ -120,6 +120,37 @@ func TestPublishRefusesBadMessages(t *testing.T) {
 	}
 }
 
+// A message that is nil is refused before anything of its call is taken.
+func TestPublishRefusesNil(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	box, unit := newOutbox(t, db)
+	refused := func(how string, err error) {
+		if err == nil || !strings.Contains(err.Error(), "publish to topic: message 2 of 2 is nil") {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+	err := unit.Do(t.Context(), func(ctx context.Context) error {
+		m := message.NewMessage("1", nil)
+		m.SetContext(ctx)
+		refused("Publish", box.Publish("topic", m, nil))
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	err = db.Transaction(func(tx *gorm.DB) error {
+		refused("PublishTx", box.PublishTx(tx, "topic", message.NewMessage("1", nil), nil))
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if got := stats(t, box).Depth; got != 0 {
+		t.Errorf("%d messages were taken", got)
+	}
+}
+
 // What a database would refuse, cut or change is refused by name, and only that.
 func TestPublishRefusesTextThatIsNotKept(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, db *gorm.DB) {
