@@ -2,15 +2,20 @@ package outbox_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	mysqldriver "github.com/go-sql-driver/mysql"
 	"github.com/surge-go/surge/outbox"
+	"github.com/surge-go/surge/outbox/outboxtest"
+	"gorm.io/driver/mysql"
 	"gorm.io/gorm"
 )
 
@@ -183,4 +188,26 @@ func TestRule35_ArchiveIsKeptForItsTime(t *testing.T) {
 			t.Errorf("after a week: %s", got)
 		}
 	})
+}
+
+// The archive is tended whatever the name of its database: those of locks may not be as long.
+func TestArchiveOfADatabaseWithALongName(t *testing.T) {
+	t.Parallel()
+	db := openMySQL(t)
+	name := rand.Text()[:7] + strings.Repeat("ạ", 57) // 64 characters, 178 bytes
+	statements(t, db, "CREATE DATABASE "+name)
+	t.Cleanup(func() { _ = db.Exec("DROP DATABASE " + name).Error })
+	cfg, err := mysqldriver.ParseDSN(os.Getenv("SURGE_TEST_MYSQL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.DBName = name
+	db = outboxtest.Open(t, mysql.Open(cfg.FormatDSN()))
+	box, _ := newOutbox(t, db)
+	if err := outbox.TendArchive(t.Context(), box, 36*time.Hour, 0); err != nil {
+		t.Fatal(err)
+	}
+	if names := partitions(t, db); len(names) < 2 {
+		t.Errorf("partitions: %v", names)
+	}
 }

@@ -108,7 +108,7 @@ func (r *Relay) partitionMySQL(ctx context.Context, today, oldest int64) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	const lock = "CONCAT(DATABASE(), '.outbox_archive')"
+	const lock = "SHA1(CONCAT(DATABASE(), '.outbox_archive'))" // locks are the whole server's, their names short
 	var free sql.NullInt64
 	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+lock+", 0)").Scan(&free); err != nil || free.Int64 == 0 {
 		return err // another relay does it
