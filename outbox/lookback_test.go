@@ -17,9 +17,14 @@ import (
 // commit has messages of one key appear, with the numbers that their transactions took long ago.
 func commit(t *testing.T, db *gorm.DB, seqs ...int64) {
 	t.Helper()
+	commitTo(t, db, "topic", seqs...)
+}
+
+func commitTo(t *testing.T, db *gorm.DB, topic string, seqs ...int64) {
+	t.Helper()
 	for _, seq := range seqs {
 		err := db.Exec(`INSERT INTO outbox (seq, shard, id, topic, aggregateid, type, headers, payload)
-			VALUES (?, 0, 'i', 'topic', 'k', '', '{}', '')`, seq).Error
+			VALUES (?, 0, 'i', ?, 'k', '', '{}', '')`, seq, topic).Error
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +49,7 @@ func reads(t *testing.T, r *outbox.Reading, conn gorm.ConnPool) (seqs []int64) {
 // was committed before them may still appear, and precede what comes later.
 func TestRule13_LateMessagesWithoutRoomHideNoOthers(t *testing.T) {
 	t.Parallel()
-	db := openSQLite(t)
+	db := openMySQL(t)
 	box, _ := newOutbox(t, db)
 	reading, err := outbox.NewReading(t.Context(), box, "mysql", outbox.RelayConfig{Batch: 4, Buffer: 4})
 	if err != nil {

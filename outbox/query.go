@@ -32,12 +32,12 @@ func (q query) top(after int64) (int64, error) {
 func (q query) filter(s *scan, args []any) (string, []any) {
 	where := ""
 	if s.topic != "" {
-		where += " AND topic = ?"
-		args = append(args, s.topic)
+		is, more := q.dialect.is("topic", s.topic)
+		where, args = " AND "+is, append(args, more...)
 	} else {
 		for name := range q.rd.behind {
-			where += " AND topic <> ?"
-			args = append(args, name)
+			is, more := q.dialect.is("topic", name)
+			where, args = where+" AND NOT ("+is+")", append(args, more...)
 		}
 	}
 	if q.rd.whole {

@@ -59,3 +59,37 @@ func TestKeysMayEndWithSpaces(t *testing.T) {
 		}
 	})
 }
+
+// Topics may differ in such spaces as well: one whose publisher hangs does not hold up the other when both have fallen
+// behind.
+func TestTopicsMayEndWithSpaces(t *testing.T) {
+	t.Parallel()
+	db := openMySQL(t)
+	box, _ := newOutbox(t, db)
+	reading, err := outbox.NewReading(t.Context(), box, "mysql", outbox.RelayConfig{Batch: 4, Buffer: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() {
+		t.Helper()
+		if _, err := reading.Read(t.Context(), db.Statement.ConnPool); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, db, 1, 2, 3, 4)
+	read()
+	commitTo(t, db, "topic ", 5, 6, 7, 8)
+	read()
+	commit(t, db, 9)
+	commitTo(t, db, "topic ", 10)
+	read()
+	for _, want := range [][]int64{{5, 6, 7, 8}, {10}} {
+		if got := reading.Take("topic ", 4); !slices.Equal(got, want) {
+			t.Errorf("read %d, want %d", got, want)
+		}
+		read()
+	}
+	if got := reads(t, reading, db.Statement.ConnPool); !slices.Equal(got, []int64{1, 2, 3, 4, 9}) {
+		t.Errorf("read %d of the other", got)
+	}
+}
