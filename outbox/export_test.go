@@ -115,6 +115,22 @@ func LeaseLocks(o *Outbox, owner string) (renew, lock func(ctx context.Context, 
 	return renew, lock, nil
 }
 
+// Renewal returns what renews the leases of a relay that knows of none, and tells in which shards it found retries.
+func Renewal(o *Outbox, owner string) (func(ctx context.Context) (retrying []int, err error), error) {
+	r, err := NewRelay(o, nobody{}, RelayConfig{Owner: owner})
+	if err != nil {
+		return nil, err
+	}
+	r.reset(context.Background(), context.Background())
+	return func(ctx context.Context) (retrying []int, err error) {
+		c, err := r.renew(ctx, false)
+		for _, b := range c.blockade {
+			retrying = append(retrying, b.shard)
+		}
+		return retrying, err
+	}, nil
+}
+
 // Resweep sets how often a relay that does not run yet reads the table from the beginning.
 func Resweep(r *Relay, every time.Duration) { r.resweep = every }
 

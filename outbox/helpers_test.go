@@ -25,12 +25,18 @@ func openSQLite(t testing.TB) *gorm.DB {
 
 func openPostgres(t testing.TB) *gorm.DB {
 	t.Helper()
+	return openPostgresWith(t, "")
+}
+
+// openPostgresWith adds parameters to the database's URL.
+func openPostgresWith(t testing.TB, parameters string) *gorm.DB {
+	t.Helper()
 	url := os.Getenv("SURGE_TEST_POSTGRES")
 	if url == "" {
 		t.Skip("SURGE_TEST_POSTGRES is not set")
 	}
 	admin := outboxtest.Open(t, postgres.Open(url))
-	return outboxtest.Open(t, postgres.Open(outboxtest.Schema(t, admin, url)))
+	return outboxtest.Open(t, postgres.Open(outboxtest.Schema(t, admin, url)+parameters))
 }
 
 func openMySQL(t testing.TB) *gorm.DB {

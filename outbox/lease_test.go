@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -112,6 +113,51 @@ func TestLeasesAreLockedInOneOrder(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// A relay that takes over a shard finds what the one before has moved to the retry table, whatever the isolation of
+// transactions is by default: also what was committed after the renewal had begun.
+func TestRenewalSeesWhatWasMovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	db := openPostgresWith(t, "&default_transaction_isolation=repeatable%20read")
+	box, _ := newOutbox(t, db)
+	renew, err := outbox.Renewal(box, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := renew(t.Context()); err != nil { // it joins
+		t.Fatal(err)
+	}
+	statements(t, db, "UPDATE outbox_lease SET owner = 'b', expires_at = 1 WHERE shard = 7")
+	before, member := db.Begin(), db.Begin()
+	defer before.Rollback()
+	defer member.Rollback()
+	statements(t, before, "SELECT 1 FROM outbox_lease WHERE shard = 7 FOR UPDATE",
+		`INSERT INTO outbox_retry
+			(seq, shard, id, topic, aggregateid, type, headers, payload, created_at, attempts, due_at, error)
+			VALUES (1, 7, 'i', 'topic', 'k', '', '{}', '', 0, 0, 0, '')`)
+	statements(t, member, "SELECT 1 FROM outbox_member FOR UPDATE")
+	var pid int
+	if err := member.Raw("SELECT pg_backend_pid()").Row().Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	var retrying []int
+	var all sync.WaitGroup
+	all.Go(func() { retrying, err = renew(context.Background()) })
+	within(t, "it waits for its own row", func() bool {
+		var n int
+		query := "SELECT count(*) FROM pg_stat_activity WHERE ? = ANY(pg_blocking_pids(pid))"
+		return db.Raw(query, pid).Row().Scan(&n) == nil && n == 1
+	})
+	for _, tx := range []*gorm.DB{before, member} {
+		if err := tx.Commit().Error; err != nil {
+			t.Error(err)
+		}
+	}
+	all.Wait()
+	if err != nil || !slices.Equal(retrying, []int{7}) {
+		t.Errorf("retries in shards %d, %v", retrying, err)
+	}
 }
 
 // Handlers that take longer than a lease, as they may, do not cost the relay its leases.
