@@ -131,6 +131,28 @@ func Renewal(o *Outbox, owner string) (func(ctx context.Context) (retrying []int
 	}, nil
 }
 
+// Statements returns how many bytes of text each statement has that inserts messages, as on MySQL.
+func Statements(o *Outbox, topic string, msgs ...*message.Message) (sizes []int, err error) {
+	o = &Outbox{db: o.db, dialect: dialects["mysql"]}
+	records := make([]record, len(msgs))
+	for i := range msgs {
+		if records[i], err = newRecord(topic, msgs[i]); err != nil {
+			return nil, err
+		}
+	}
+	err = o.insert(context.Background(), func(_ context.Context, _ string, args ...any) error {
+		size := 0
+		for _, arg := range args {
+			if text, ok := arg.(string); ok {
+				size += len(text)
+			}
+		}
+		sizes = append(sizes, size)
+		return nil
+	}, records)
+	return sizes, err
+}
+
 // Resweep sets how often a relay that does not run yet reads the table from the beginning.
 func Resweep(r *Relay, every time.Duration) { r.resweep = every }
 

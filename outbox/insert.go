@@ -80,7 +80,8 @@ func (o *Outbox) chunk(records []record) int {
 	const varsPerRow = 8
 	n, bytes := 0, 0
 	for n < len(records) && (n+1)*varsPerRow <= o.dialect.vars {
-		bytes += len(records[n].payload) + len(records[n].headers)
+		r := &records[n]
+		bytes += len(r.id) + len(r.topic) + len(r.key) + len(r.typ) + len(r.headers) + len(r.payload)
 		if n > 0 && bytes > maxBytes {
 			break
 		}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 
@@ -22,6 +24,21 @@ func TestBatchAndBufferHaveLimits(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say that %s", err, want)
 		}
+	}
+}
+
+// A statement of MySQL is bounded in all its texts: the server refuses one that is longer than it allows.
+func TestStatementsAreBounded(t *testing.T) {
+	t.Parallel()
+	box, _ := newOutbox(t, openSQLite(t))
+	msgs := make([]*message.Message, 9_000)
+	longest := strings.Repeat("😀", 255)
+	for i := range msgs {
+		msgs[i] = message.NewMessage(longest, nil)
+	}
+	sizes, err := outbox.Statements(box, longest, msgs...)
+	if err != nil || len(sizes) < 2 || slices.Max(sizes) > 4<<20 {
+		t.Errorf("statements of %d bytes, %v", sizes, err)
 	}
 }
 
