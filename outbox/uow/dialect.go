@@ -86,9 +86,15 @@ func (d dialect) refused(err error) bool {
 		return !endsSession(code) && code != "40003"
 	}
 	if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
-		return !killed(e)
+		return !killed(e) && !inDoubt(e)
 	}
 	return false
+}
+
+// inDoubt reports whether MySQL or MariaDB say no more of a COMMIT than that something went wrong (1180), that it was
+// interrupted (1317), or that a plugin failed around it (3100).
+func inDoubt(e *mysql.MySQLError) bool {
+	return e.Number == 1180 || e.Number == 1317 || e.Number == 3100
 }
 
 // endsSession reports whether an error of PostgreSQL's comes with the end of the connection: it broke, the server ended

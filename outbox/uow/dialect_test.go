@@ -47,6 +47,9 @@ func TestClassification(t *testing.T) {
 		{"mysql", &mysql.MySQLError{Number: 1053}, true, false},
 		{"mysql", &mysql.MySQLError{Number: 1927}, true, false},
 		{"mysql", &mysql.MySQLError{Number: 4031}, true, false},
+		{"mysql", &mysql.MySQLError{Number: 1180}, false, false},
+		{"mysql", &mysql.MySQLError{Number: 1317}, false, false},
+		{"mysql", &mysql.MySQLError{Number: 3100}, false, false},
 		{"mysql", &mysql.MySQLError{Number: 1062}, false, true},
 		{"mysql", mysql.ErrInvalidConn, true, false},
 		{"sqlite", code(5 | 2<<8), true, false},
@@ -85,6 +88,23 @@ func TestKindOfStatement(t *testing.T) {
 	} {
 		if got := uow.KindOf(query); got != want {
 			t.Errorf("%q is %s, want %s", query, got, want)
+		}
+	}
+}
+
+// A deadlock that is met while rows are read goes unseen where a query is not known to lock them.
+func TestLocksOfStatement(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]bool{
+		"SELECT 1 FOR UPDATE":                      true,
+		"select 1\nfor  no\tkey\nupdate of x":      true,
+		"SELECT 1 FOR SHARE":                       true,
+		"SELECT 1 LOCK IN SHARE MODE":              true,
+		"UPDATE x SET y = 1 RETURNING y":           true,
+		"SELECT updated_at FROM x WHERE y = 'for'": false,
+	} {
+		if got := uow.Locks(query); got != want {
+			t.Errorf("%q locks: %v, want %v", query, got, want)
 		}
 	}
 }

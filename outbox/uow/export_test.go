@@ -18,6 +18,9 @@ func Waiting(u *UnitOfWork) int {
 // Transient exposes the classification of errors on a dialect.
 func Transient(name string, err error) bool { return dialect(name).transient(err) }
 
+// Locks exposes whether a query is known to lock the rows it reads.
+func Locks(query string) bool { return locks(kindOf(query), query) }
+
 // Refused exposes the classification of a failed COMMIT.
 func Refused(name string, err error) bool { return dialect(name).refused(err) }
 

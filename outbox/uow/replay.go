@@ -16,8 +16,14 @@ func locks(k kind, query string) bool {
 		return true
 	}
 	q := strings.ToUpper(query)
-	return strings.Contains(q, "FOR UPDATE") || strings.Contains(q, "FOR NO KEY UPDATE") ||
-		strings.Contains(q, "SHARE") // FOR SHARE, FOR KEY SHARE, LOCK IN SHARE MODE
+	if strings.Contains(q, "SHARE") { // FOR SHARE, FOR KEY SHARE, LOCK IN SHARE MODE
+		return true
+	}
+	if !strings.Contains(q, "UPDATE") {
+		return false
+	}
+	q = strings.Join(strings.Fields(q), " ")
+	return strings.Contains(q, "FOR UPDATE") || strings.Contains(q, "FOR NO KEY UPDATE")
 }
 
 // A replay has the rows of a query that was read to its end.
