@@ -20,6 +20,7 @@ func TestRule08_LockWaitOfAClaimIsNotTheConnections(t *testing.T) {
 		must(t, other.db.Raw("SELECT @@SESSION.innodb_lock_wait_timeout").Scan(&n).Error)
 		return n
 	}
+	must(t, other.db.Exec("SET SESSION innodb_lock_wait_timeout = 7").Error)
 	before := wait()
 	key := idempotency.Key{Scope: "s", Operation: "o", ID: "k"}
 	do := func(b *bench, f func(context.Context) (int, error)) error {

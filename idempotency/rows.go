@@ -96,11 +96,13 @@ const lockWait = 1
 // insertKeysMySQL bounds the wait for a duplicate's transaction. MySQL does not say which rows it inserted; unless
 // all were, the tokens are read back.
 func insertKeysMySQL(ctx context.Context, rows []*row) (map[string]bool, error) {
-	if _, err := statementIn(ctx).add("SET SESSION innodb_lock_wait_timeout = ?", lockWait).exec(ctx); err != nil {
+	bound := statementIn(ctx).add("SET @surge_lock_wait = @@SESSION.innodb_lock_wait_timeout,"+
+		" SESSION innodb_lock_wait_timeout = ?", lockWait)
+	if _, err := bound.exec(ctx); err != nil {
 		return nil, err
 	}
 	n, err := insertValues(statementIn(ctx), "INSERT IGNORE INTO", rows).exec(ctx)
-	_, reset := statementIn(ctx).add("SET SESSION innodb_lock_wait_timeout = DEFAULT").exec(ctx)
+	_, reset := statementIn(ctx).add("SET SESSION innodb_lock_wait_timeout = @surge_lock_wait").exec(ctx)
 	if err = errors.Join(err, reset); err != nil {
 		return nil, err
 	}
