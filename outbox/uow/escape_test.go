@@ -49,7 +49,8 @@ func TestRule01_FailedStatementThatChangedRows(t *testing.T) {
 	}
 }
 
-// GORM's sessions with prepared statements stay in the transaction, or are refused.
+// GORM's sessions with prepared statements stay in the transaction, or are refused: on MySQL a deadlock that such a
+// statement meets, and fn passes over, would have what follows commit by itself.
 func TestPreparedSessionsStayInTheTransaction(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *gorm.DB) {
@@ -69,9 +70,9 @@ func TestPreparedSessionsStayInTheTransaction(t *testing.T) {
 			t.Errorf("%v, and %d rows are there", err, count(t, db, "true"))
 		}
 		err := do(nil)
-		if db.Name() == "sqlite" {
+		if db.Name() != "postgres" {
 			if err == nil || !strings.Contains(err.Error(), "PrepareStmt") || count(t, db, "true") != 0 {
-				t.Errorf("SQLite: %v, and %d rows are there", err, count(t, db, "true"))
+				t.Errorf("%v, and %d rows are there", err, count(t, db, "true"))
 			}
 		} else if err != nil || n != 1 || count(t, db, "true") != 1 {
 			t.Errorf("%v; it saw %d of its rows, and %d are there", err, n, count(t, db, "true"))

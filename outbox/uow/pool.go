@@ -82,10 +82,11 @@ func (p *pool) readAll(ctx context.Context, kind kind, query string, args []any)
 	return all, err
 }
 
-// PrepareContext cannot see what the statement will do, so it counts as a write. On SQLite, whose transaction is not
-// database/sql's, the statement could outlive it.
+// PrepareContext cannot see what the statement will do, so it counts as a write; nor does it hear how that ends. Only
+// PostgreSQL stops a transaction in which a statement has failed: on MySQL a deadlock that fn passes over would end the
+// transaction, and what follows would commit by itself. On SQLite the statement could outlive the transaction, too.
 func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
-	if p.f.tx.unit.dialect == sqlite {
+	if p.f.tx.unit.dialect != postgres {
 		return nil, errPrepared
 	}
 	kind := other
@@ -100,20 +101,20 @@ func (p *pool) PrepareContext(ctx context.Context, query string) (*sql.Stmt, err
 	return stmt, err
 }
 
-// StmtContext serves gorm's sessions with PrepareStmt. It counts as a write, too, and on SQLite fails.
+// StmtContext serves gorm's sessions with PrepareStmt. It counts as a write, too, and fails where PrepareContext does.
 func (p *pool) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
-	tx, err := p.f.tx.tx, errPrepared
-	if tx != nil {
+	err := errPrepared
+	if p.f.tx.unit.dialect == postgres {
 		err = p.before(ctx, other)
 	}
 	if err != nil {
 		return new(sql.Tx).StmtContext(refusal{ctx, err}, stmt)
 	}
 	defer p.after(other, nil, true)
-	return tx.StmtContext(ctx, stmt)
+	return p.f.tx.tx.StmtContext(ctx, stmt)
 }
 
-var errPrepared = errors.New("uow: on SQLite prepared statements, as of a session with PrepareStmt, cannot join")
+var errPrepared = errors.New("uow: prepared statements, as of a session with PrepareStmt, can join on PostgreSQL only")
 
 // A refusal is a context that has ended with err: what is bound to a transaction with it fails with err.
 type refusal struct {
